@@ -1,0 +1,8 @@
+//! Types and limits that both sides of the kernel line share: `no_std`, plain data only.
+#![cfg_attr(not(feature = "user"), no_std)]
+#![forbid(unsafe_code)]
+
+pub mod counters;
+pub mod limits;
+pub mod record;
+pub mod settings;

@@ -1,0 +1,77 @@
+//! Ring-buffer records: a fixed header and then `kernel_frames + user_frames` addresses (u64 each).
+//!
+//! Every record starts with [`Header`]; `header.kind` says which ring and meaning it has.
+//! Addresses follow leaf first, kernel frames before user frames. All integers are native-endian.
+
+#[cfg(feature = "user")]
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::limits::COMM_LEN;
+
+/// A hit of the on-CPU sampler.
+pub const KIND_ON_CPU: u8 = 1;
+/// An off-CPU interval that has ended.
+pub const KIND_OFF_CPU: u8 = 2;
+/// An off-CPU interval that is still open: written by the sweep over all tasks.
+pub const KIND_STILL_OFF_CPU: u8 = 3;
+/// A process joined the filter because its parent was followed (control ring).
+pub const KIND_FORK: u8 = 4;
+
+/// The kernel stack was cut at the kernel's own depth limit.
+pub const FLAG_KERNEL_TRUNCATED: u8 = 1 << 0;
+/// The user stack was cut at the depth limit.
+pub const FLAG_USER_TRUNCATED: u8 = 1 << 1;
+/// The user stack could not be read at all; only the leaf address (or nothing) is there.
+pub const FLAG_USER_MISSING: u8 = 1 << 2;
+/// The kernel stack could not be read.
+pub const FLAG_KERNEL_MISSING: u8 = 1 << 3;
+/// The thread is a kernel thread: it has no user stack.
+pub const FLAG_KERNEL_THREAD: u8 = 1 << 4;
+/// The interval began before the probes were attached; its start is the start of the trace.
+pub const FLAG_STARTED_BEFORE: u8 = 1 << 5;
+
+/// Fixed part of each record. 96 bytes, 8-byte aligned.
+#[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "user", derive(FromBytes, IntoBytes, Immutable, KnownLayout))]
+#[repr(C)]
+pub struct Header {
+    /// One of the `KIND_` values.
+    pub kind: u8,
+    /// `FLAG_` bits.
+    pub flags: u8,
+    /// Number of kernel frames that follow.
+    pub kernel_frames: u16,
+    /// Number of user frames that follow the kernel frames.
+    pub user_frames: u16,
+    /// CPU on which the record was written.
+    pub cpu: u16,
+    /// `bpf_ktime_get_ns` (CLOCK_MONOTONIC) when the record was written.
+    pub time_ns: u64,
+    /// Process id (tgid) in the initial pid namespace.
+    pub pid: u32,
+    /// Thread id in the initial pid namespace.
+    pub tid: u32,
+    /// Start of the process: `group_leader->start_boottime`, ns since boot.
+    /// `/proc/PID/stat` field 22 is the same clock in ticks.
+    pub process_start_ns: u64,
+    /// Id of the thread's cgroup in the v2 hierarchy: the inode number of its directory.
+    pub cgroup_id: u64,
+    /// Off-CPU: time from switch-out to wake-up, ns. On-CPU: 0.
+    pub blocked_ns: u64,
+    /// Off-CPU: time from wake-up to running, ns. On-CPU: 0.
+    pub run_queue_ns: u64,
+    /// Off-CPU: time off the CPU although runnable at switch-out, ns. On-CPU: 0.
+    pub preempted_ns: u64,
+    /// Off-CPU: `task->__state` at switch-out (include/linux/sched.h). On-CPU: 0.
+    /// [`KIND_FORK`]: the parent's pid.
+    pub task_state: u32,
+    /// Off-CPU: number of the interval within its thread, to tell a swept open interval from
+    /// the same interval when it ends.
+    pub sequence: u32,
+    /// On-CPU: nominal sampling period, ns (1e9 / frequency). Off-CPU: 0.
+    pub period_ns: u64,
+    /// The thread's name, NUL-padded.
+    pub comm: [u8; COMM_LEN],
+}
+
+const _: () = assert!(size_of::<Header>() == 96 && align_of::<Header>() == 8);

@@ -1,0 +1,53 @@
+//! Run-time knobs that user space writes into one-slot arrays and the programs read.
+
+#[cfg(feature = "user")]
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Everything passes: the filter is off.
+pub const FILTER_HOST: u32 = 0;
+/// Only processes in the process filter, or in a listed cgroup, pass.
+pub const FILTER_TARGETS: u32 = 1;
+
+/// Index of the on-CPU knobs in `SETTINGS`.
+pub const SETTINGS_ON_CPU: u32 = 0;
+/// Index of the off-CPU knobs in `SETTINGS`.
+pub const SETTINGS_OFF_CPU: u32 = 1;
+
+/// One sampler's knobs. All-zero means: record nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, IntoBytes, Immutable, KnownLayout))]
+#[repr(C)]
+pub struct Settings {
+    /// 0 while the sampler is closed: programs return at once.
+    pub open: u32,
+    /// One of the `FILTER_` values.
+    pub filter: u32,
+    /// Off-CPU: `bpf_ktime_get_ns` at which all probes were attached; no interval starts earlier.
+    pub opened_ns: u64,
+    /// Off-CPU: shortest interval that is recorded, ns. 0 records every interval.
+    pub min_block_ns: u64,
+    /// On-CPU: nominal sampling period, ns.
+    pub period_ns: u64,
+    /// Cgroups are in the filter: programs need to look at the thread's ancestors.
+    pub cgroups: u32,
+    /// 0 records kernel threads too, 1 leaves them out.
+    pub skip_kernel_threads: u32,
+}
+
+/// Value of a process in the filter: which samplers want it, and the process's start time so that
+/// a reused pid never matches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, IntoBytes, Immutable, KnownLayout))]
+#[repr(C)]
+pub struct FilterEntry {
+    /// `group_leader->start_boottime` in ns rounded down to `CLOCK_TICK_NS`; 0 matches any.
+    pub process_start_ns: u64,
+    /// Bit per sampler: `1 << SETTINGS_ON_CPU`, `1 << SETTINGS_OFF_CPU`.
+    pub samplers: u32,
+    /// 1: children join the filter when they are forked.
+    pub follow: u32,
+}
+
+/// Resolution of start times in `/proc/PID/stat`: 1 / USER_HZ, which is 100 on every architecture
+/// Linux runs on today (include/asm-generic/param.h).
+pub const CLOCK_TICK_NS: u64 = 10_000_000;

@@ -1,0 +1,68 @@
+//! What travels between the stages: samples with what was lost beside them.
+
+use super::{Loss, ProfileKind, RawSample, Sample, TimeRange};
+use std::sync::Arc;
+
+use super::Profile;
+
+/// Records on their way to the symbolizer.
+#[derive(Clone, Debug, Default)]
+pub struct RawBatch {
+    /// The records, in the order in which their ring had them.
+    pub samples: Vec<RawSample>,
+    /// What was lost since the last batch.
+    pub loss: KindLoss,
+    /// Sessions whose last record is in this batch or before it.
+    pub ended: Vec<u64>,
+}
+
+/// Symbolized records on their way to the aggregator.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// The records.
+    pub samples: Vec<Sample>,
+    /// What was lost since the last batch.
+    pub loss: KindLoss,
+    /// Sessions whose last record is in this batch or before it.
+    pub ended: Vec<u64>,
+}
+
+/// Losses by the kind of profile they are missing from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KindLoss {
+    /// Missing from on-CPU profiles.
+    pub on_cpu: Loss,
+    /// Missing from off-CPU profiles.
+    pub off_cpu: Loss,
+}
+
+impl KindLoss {
+    /// The losses of one kind; of both, merged, for [`ProfileKind::Wall`].
+    #[must_use]
+    pub fn of(&self, kind: ProfileKind) -> Loss {
+        match kind {
+            ProfileKind::OnCpu => self.on_cpu.clone(),
+            ProfileKind::OffCpu => self.off_cpu.clone(),
+            ProfileKind::Wall => {
+                let mut both = self.on_cpu.clone();
+                both.merge(&self.off_cpu);
+                both
+            }
+        }
+    }
+
+    /// Adds all of another loss.
+    pub fn merge(&mut self, other: &Self) {
+        self.on_cpu.merge(&other.on_cpu);
+        self.off_cpu.merge(&other.off_cpu);
+    }
+}
+
+/// A sealed window: what was recorded in one stretch of time.
+#[derive(Clone, Debug)]
+pub struct Window {
+    /// Which time.
+    pub range: TimeRange,
+    /// One profile per kind that was being recorded, also where it stayed empty.
+    pub profiles: Vec<Arc<Profile>>,
+}

@@ -1,0 +1,172 @@
+//! One record from the kernel, before ([`RawSample`]) and after ([`Sample`]) symbolization.
+
+use std::sync::Arc;
+
+use super::{CgroupId, Comm, Frame, Labels, MonoNs, ProcessId, Tid};
+
+/// A decoded record: addresses, not names.
+#[derive(Clone, Debug)]
+pub struct RawSample {
+    /// When the record was written: for an interval, when it ended.
+    pub time: MonoNs,
+    /// The process.
+    pub process: ProcessId,
+    /// The thread.
+    pub tid: Tid,
+    /// The thread's name.
+    pub comm: Comm,
+    /// The CPU that wrote the record.
+    pub cpu: u16,
+    /// The thread's cgroup in the v2 hierarchy.
+    pub cgroup: CgroupId,
+    /// Kernel addresses, leaf first.
+    pub kernel: Box<[u64]>,
+    /// User addresses, leaf first.
+    pub user: Box<[u64]>,
+    /// What is known of the stack.
+    pub flags: StackFlags,
+    /// What was measured.
+    pub measure: Measure,
+}
+
+/// A symbolized record.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// When the record was written: for an interval, when it ended.
+    pub time: MonoNs,
+    /// The process.
+    pub process: ProcessId,
+    /// The thread.
+    pub tid: Tid,
+    /// The thread's cgroup in the v2 hierarchy.
+    pub cgroup: CgroupId,
+    /// Who it was.
+    pub labels: Arc<Labels>,
+    /// Frames, leaf first: kernel frames, then user frames.
+    pub stack: Arc<[Arc<Frame>]>,
+    /// What is known of the stack.
+    pub flags: StackFlags,
+    /// What was measured.
+    pub measure: Measure,
+}
+
+/// What is known of a record's stack.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StackFlags {
+    /// Cut at the depth limit.
+    pub truncated: bool,
+    /// No user stack although the thread has one.
+    pub user_missing: bool,
+    /// The kernel stack could not be read.
+    pub kernel_missing: bool,
+    /// The thread is a kernel thread.
+    pub kernel_thread: bool,
+}
+
+/// What a record measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measure {
+    /// One hit of the sampler.
+    OnCpu {
+        /// Nominal sampling period, ns.
+        period_ns: u64,
+    },
+    /// One interval off the CPU, in up to three parts.
+    OffCpu {
+        /// Switch-out to wake-up, ns.
+        blocked_ns: u64,
+        /// Wake-up to running, ns.
+        run_queue_ns: u64,
+        /// Runnable at switch-out, until running again, ns.
+        preempted_ns: u64,
+        /// The thread's state at switch-out.
+        state: TaskState,
+        /// Number of the interval within its thread.
+        sequence: u32,
+        /// The interval had not ended: a sweep saw it open.
+        open: bool,
+    },
+}
+
+impl Measure {
+    /// The same measure without what lies before `not_before`, for an interval that ends at
+    /// `end`. The blocked part comes first in time, the run-queue part last.
+    #[must_use]
+    pub fn clipped(self, end: MonoNs, not_before: MonoNs) -> Self {
+        let Self::OffCpu { mut blocked_ns, mut run_queue_ns, mut preempted_ns, state, sequence, open } = self
+        else {
+            return self;
+        };
+        let room = end.0.saturating_sub(not_before.0);
+        run_queue_ns = run_queue_ns.min(room);
+        preempted_ns = preempted_ns.min(room - run_queue_ns);
+        blocked_ns = blocked_ns.min(room - run_queue_ns - preempted_ns);
+        Self::OffCpu { blocked_ns, run_queue_ns, preempted_ns, state, sequence, open }
+    }
+}
+
+/// `task->__state` at switch-out, as far as it tells waits apart (include/linux/sched.h).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TaskState {
+    /// Runnable: preempted or yielded.
+    #[default]
+    Running,
+    /// Sleeping, can be woken by a signal (`S`).
+    Interruptible,
+    /// Sleeping, mostly on I/O or kernel locks (`D`).
+    Uninterruptible,
+    /// Stopped by a signal or a tracer (`T`, `t`).
+    Stopped,
+    /// Something else: parked, idle.
+    Other,
+}
+
+impl TaskState {
+    /// Reads the kernel's bit mask; flag bits such as FREEZABLE (0x2000) are ignored.
+    #[must_use]
+    pub fn from_bits(bits: u32) -> Self {
+        // TASK_INTERRUPTIBLE 1, TASK_UNINTERRUPTIBLE 2, __TASK_STOPPED 4, __TASK_TRACED 8,
+        // TASK_NOLOAD 0x400 (idle kernel threads), include/linux/sched.h.
+        match bits {
+            b if b & 0xc != 0 => Self::Stopped,
+            b if b & 0x402 == 0x402 => Self::Other,
+            b if b & 2 != 0 => Self::Uninterruptible,
+            b if b & 1 != 0 => Self::Interruptible,
+            b if b & 0xff == 0 => Self::Running,
+            _ => Self::Other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clipping_takes_the_earliest_part_first() {
+        let whole = Measure::OffCpu {
+            blocked_ns: 100,
+            run_queue_ns: 20,
+            preempted_ns: 0,
+            state: TaskState::Interruptible,
+            sequence: 1,
+            open: false,
+        };
+        // The interval is 1000-120 .. 1000; a capture that began at 970 saw 10 blocked + 20 waiting.
+        let Measure::OffCpu { blocked_ns, run_queue_ns, .. } = whole.clipped(MonoNs(1000), MonoNs(970))
+        else {
+            panic!("kind changed");
+        };
+        assert_eq!((blocked_ns, run_queue_ns), (10, 20));
+        assert_eq!(whole.clipped(MonoNs(1000), MonoNs(0)), whole);
+    }
+
+    #[test]
+    fn states_ignore_flag_bits() {
+        assert_eq!(TaskState::from_bits(0x2001), TaskState::Interruptible);
+        assert_eq!(TaskState::from_bits(0x102), TaskState::Uninterruptible);
+        assert_eq!(TaskState::from_bits(0x402), TaskState::Other);
+        assert_eq!(TaskState::from_bits(0), TaskState::Running);
+        assert_eq!(TaskState::from_bits(4), TaskState::Stopped);
+    }
+}
