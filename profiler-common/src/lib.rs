@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod counters;
+pub mod layout;
 pub mod limits;
 pub mod record;
 pub mod settings;

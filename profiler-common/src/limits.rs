@@ -1,14 +1,15 @@
 //! Depths and sizes both sides must agree on.
 
-/// Version of the record and settings layout; a mismatch between object and daemon refuses to load.
-pub const ABI_VERSION: u32 = 1;
-
 /// Most kernel frames in one record. `perf_event_max_stack` (default 127) bounds it further.
 pub const MAX_KERNEL_FRAMES: usize = 128;
 
 /// Most user frames in one record. `perf_event_max_stack` (default 127) bounds it further while
 /// stacks come from the kernel's own frame-pointer walk.
 pub const MAX_USER_FRAMES: usize = 512;
+
+/// Most user frames kept with a thread between its switch-out and its switch-in. They live in task
+/// storage, so this is what bounds its memory; it equals the kernel's default depth limit.
+pub const OFF_CPU_USER_FRAMES: usize = 127;
 
 /// Bytes of a task's `comm`, including the terminating NUL (`TASK_COMM_LEN`, include/linux/sched.h).
 pub const COMM_LEN: usize = 16;

@@ -8,6 +8,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::limits::COMM_LEN;
 
+/// Version of this layout. A reader refuses records of another one.
+pub const VERSION: u8 = 1;
+
 /// A hit of the on-CPU sampler.
 pub const KIND_ON_CPU: u8 = 1;
 /// An off-CPU interval that has ended.
@@ -37,10 +40,12 @@ pub const FLAG_STARTED_BEFORE: u8 = 1 << 5;
 pub struct Header {
     /// One of the `KIND_` values.
     pub kind: u8,
+    /// [`VERSION`] of this layout.
+    pub version: u8,
     /// `FLAG_` bits.
     pub flags: u8,
     /// Number of kernel frames that follow.
-    pub kernel_frames: u16,
+    pub kernel_frames: u8,
     /// Number of user frames that follow the kernel frames.
     pub user_frames: u16,
     /// CPU on which the record was written.

@@ -40,8 +40,8 @@ pub struct Settings {
 #[cfg_attr(feature = "user", derive(FromBytes, IntoBytes, Immutable, KnownLayout))]
 #[repr(C)]
 pub struct FilterEntry {
-    /// `group_leader->start_boottime` in ns rounded down to `CLOCK_TICK_NS`; 0 matches any.
-    pub process_start_ns: u64,
+    /// `group_leader->start_boottime` in units of [`CLOCK_TICK_NS`], as `/proc/PID/stat` has it.
+    pub start_ticks: u64,
     /// Bit per sampler: `1 << SETTINGS_ON_CPU`, `1 << SETTINGS_OFF_CPU`.
     pub samplers: u32,
     /// 1: children join the filter when they are forked.

@@ -1,9 +1,8 @@
 //! What travels between the stages: samples with what was lost beside them.
 
-use super::{Loss, ProfileKind, RawSample, Sample, TimeRange};
 use std::sync::Arc;
 
-use super::Profile;
+use super::{Loss, Profile, ProfileKind, RawSample, Sample, TimeRange};
 
 /// Records on their way to the symbolizer.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +48,12 @@ impl KindLoss {
                 both
             }
         }
+    }
+
+    /// What came on top of an earlier reading of the same counters.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self { on_cpu: self.on_cpu.since(&earlier.on_cpu), off_cpu: self.off_cpu.since(&earlier.off_cpu) }
     }
 
     /// Adds all of another loss.

@@ -1,7 +1,6 @@
 //! Plain values that flow through the stages: no I/O, no async, nothing that can fail for good data.
 
 mod batch;
-mod control;
 mod finding;
 mod frame;
 mod id;
@@ -12,10 +11,10 @@ mod profile;
 mod sample;
 mod selector;
 mod status;
+mod target;
 mod time;
 
 pub use batch::{Batch, KindLoss, RawBatch, Window};
-pub use control::{Control, SamplerKind, Target};
 pub use finding::{Finding, Severity};
 pub use frame::{Frame, FrameKind, Module, SourceLine};
 pub use id::{CgroupId, Comm, Pid, ProcessId, Tid};
@@ -26,4 +25,5 @@ pub use profile::{Activity, Entry, Profile, StackQuality, Value};
 pub use sample::{Measure, RawSample, Sample, StackFlags, TaskState};
 pub use selector::{Selector, SelectorError};
 pub use status::Status;
+pub use target::{SamplerKind, Target};
 pub use time::{ClockAnchor, MonoNs, TimeRange};

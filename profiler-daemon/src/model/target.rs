@@ -1,4 +1,4 @@
-//! The one message type that travels back to the task that owns the loaded eBPF object.
+//! Whose time is recorded, and by which of the kernel's samplers.
 
 use super::{CgroupId, ProcessId};
 
@@ -30,24 +30,5 @@ pub enum Target {
         id: CgroupId,
         /// Its path, for people.
         path: String,
-    },
-}
-
-/// What `capture` and the daemon ask of the kernel stage.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Control {
-    /// Starts recording off-CPU intervals for a session, on top of those that run.
-    StartOffCpu {
-        /// The session's number, unique while the daemon runs.
-        session: u64,
-        /// What to record.
-        target: Target,
-        /// Shortest interval wanted, ns; the smallest wish of all sessions is what the kernel gets.
-        min_block_ns: u64,
-    },
-    /// Writes the still-open intervals of a session into the ring, then forgets the session.
-    StopOffCpu {
-        /// The session's number.
-        session: u64,
     },
 }

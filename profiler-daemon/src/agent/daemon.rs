@@ -1,0 +1,203 @@
+//! `profiler daemon`: samples the host all the time and serves what it saw.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::error::AgentError;
+use super::kernel_task::KernelHandle;
+use super::pipeline::{Pipeline, refused};
+use super::record::StopSignals;
+use super::recorder::PipelineRecorder;
+use super::{own_cost, service_manager};
+use crate::aggregate;
+use crate::api::{self, Endpoints, Listener, Services};
+use crate::capture::{Captures, Limits};
+use crate::config::{Config, Listen};
+use crate::kernel::{Kernel, Options, preflight};
+use crate::model::{Finding, KindLoss, ProfileKind, Severity, Status, Target, Window};
+use crate::store::{Store, StoreOptions};
+use crate::symbolize;
+use crate::telemetry::metrics;
+
+/// Sealed windows that may wait for the store.
+const WINDOWS: usize = 8;
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Whatever keeps it from starting, and a server that failed.
+pub fn daemon(config: &Config) -> Result<(), AgentError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|source| AgentError::System { doing: "start the runtime", source })?;
+    runtime.block_on(run(config))
+}
+
+async fn run(config: &Config) -> Result<(), AgentError> {
+    let mut stop = StopSignals::listen()?;
+    // Sockets first: a second daemon must find out before it touches anything.
+    let bound = api::bind(&endpoints(config)).await?;
+    let findings = preflight::run();
+    log_findings(&findings);
+    if let Some(finding) = preflight::refused(&findings) {
+        return Err(AgentError::Refused(finding.clone()));
+    }
+
+    let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32);
+    let kernel = Kernel::load(&Options::for_rate(cpus, config.on_cpu.frequency))?;
+    let windows = aggregate::Options {
+        window: Some(config.window),
+        kinds: vec![ProfileKind::OnCpu],
+        ..aggregate::Options::default()
+    };
+    let symbols = symbolize::Options {
+        debug_dirs: config.symbols.debug_dirs.clone(),
+        inlined: config.symbols.inlined,
+        ..symbolize::Options::default()
+    };
+    let (sink, sealed) = mpsc::channel(WINDOWS);
+    let pipeline = Pipeline::start(kernel, symbols, windows, sink)?;
+    let kernel = pipeline.kernel();
+    kernel.start_on_cpu(config.on_cpu.frequency, Target::Host).await.map_err(refused)?;
+
+    let store = Arc::new(Store::new(StoreOptions {
+        max_age: config.retention.age,
+        max_bytes: config.retention.bytes,
+        ..StoreOptions::default()
+    }));
+    let keep = tokio::spawn(keep(sealed, Arc::clone(&store)));
+    let recorder = Arc::new(PipelineRecorder::new(pipeline.sessions()));
+    let limits = Limits {
+        max_duration: config.capture.max_duration,
+        max_running: config.capture.max_running as usize,
+        ..Limits::default()
+    };
+    let captures = Arc::new(Captures::new(recorder, Arc::clone(&store), limits));
+    let observer = Observer {
+        started: SystemTime::now(),
+        frequency_hz: config.on_cpu.frequency,
+        kernel: kernel.clone(),
+        lost: pipeline.lost(),
+        store: Arc::clone(&store),
+        captures: Arc::clone(&captures),
+    };
+    let (ready, is_ready) = watch::channel(true);
+    let services = services(config, findings, observer, store, Arc::clone(&captures), is_ready);
+    let cancel = CancellationToken::new();
+    let servers = tokio::spawn(api::serve(bound, services, cancel.clone()));
+    info!(pid = std::process::id(), "serving");
+    service_manager::ready(&format!("sampling {cpus} CPUs at {} Hz", config.on_cpu.frequency));
+
+    let mut servers = servers;
+    let served = tokio::select! {
+        served = &mut servers => Some(served),
+        () = stop.received() => None,
+        () = service_manager::feed_watchdog(|| true) => None,
+    };
+    info!("stopping");
+    service_manager::stopping();
+    // The channel may be closed already: then nobody asks whether we are ready.
+    let _closed = ready.send(false);
+    captures.shutdown().await;
+    cancel.cancel();
+    let served = match served {
+        Some(served) => served,
+        None => servers.await,
+    };
+    // Every handle on the pipeline goes before the pipeline.
+    drop((captures, kernel));
+    pipeline.shut_down().await;
+    if keep.await.is_err() {
+        warn!("the store did not end well");
+    }
+    match served {
+        Ok(result) => result.map_err(AgentError::Serve),
+        Err(_) => Err(AgentError::PipelineEnded),
+    }
+}
+
+/// Puts sealed windows into the store.
+async fn keep(mut sealed: mpsc::Receiver<Window>, store: Arc<Store>) {
+    while let Some(window) = sealed.recv().await {
+        store.insert(window);
+    }
+}
+
+fn endpoints(config: &Config) -> Endpoints {
+    let listener = |listen: &Listen| match listen {
+        Listen::Unix(path) => Listener::Unix(path.clone()),
+        Listen::Tcp(address) => Listener::Tcp(*address),
+    };
+    Endpoints {
+        grpc: config.listen.iter().map(listener).collect(),
+        http: config.http,
+        allow_remote: config.insecure,
+    }
+}
+
+fn log_findings(findings: &[Finding]) {
+    for finding in findings.iter().filter(|finding| finding.severity != Severity::Ok) {
+        warn!(check = finding.check, fix = finding.fix, "{}", finding.message);
+    }
+}
+
+fn services(
+    config: &Config,
+    findings: Vec<Finding>,
+    observer: Observer,
+    store: Arc<Store>,
+    captures: Arc<Captures>,
+    ready: watch::Receiver<bool>,
+) -> Services {
+    let observer = Arc::new(observer);
+    let for_metrics = Arc::clone(&observer);
+    Services {
+        store,
+        captures,
+        status: Arc::new(move || observer.status()),
+        findings: Arc::new(findings),
+        settings_toml: config.to_toml(),
+        metrics: Arc::new(move || metrics::encode(&for_metrics.status(), env!("CARGO_PKG_VERSION"))),
+        ready,
+    }
+}
+
+/// Everything the status is read from.
+struct Observer {
+    started: SystemTime,
+    frequency_hz: u32,
+    kernel: KernelHandle,
+    lost: Arc<Mutex<KindLoss>>,
+    store: Arc<Store>,
+    captures: Arc<Captures>,
+}
+
+impl Observer {
+    fn status(&self) -> Status {
+        let kernel = self.kernel.snapshot();
+        let stored = self.store.stats();
+        Status {
+            started: self.started,
+            cpu_time: own_cost::cpu_time(),
+            bpf_run_time: None,
+            rss_bytes: own_cost::rss_bytes(),
+            bpf_map_bytes: kernel.map_bytes,
+            on_cpu_frequency_hz: f64::from(self.frequency_hz),
+            off_cpu_active: kernel.off_cpu_active,
+            on_cpu_samples: kernel.counters.on_cpu_samples,
+            off_cpu_intervals: kernel.counters.off_cpu_intervals,
+            loss: self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            windows: stored.windows,
+            store_bytes: stored.bytes,
+            oldest: stored.oldest,
+            newest: stored.newest,
+            captures_running: self.captures.running() as u32,
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! The single task that owns the loaded eBPF object: drains its rings and carries out requests.
+
+use std::os::fd::RawFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tracing::{debug, error, warn};
+
+use crate::decode;
+use crate::kernel::{self, Counters, Kernel, KernelError};
+use crate::model::{KindLoss, MonoNs, ProfileKind, RawBatch, Stage, Target};
+
+/// How often the rings are drained when nothing wakes us. A wake-up for each record would cost
+/// more than the records.
+const DRAIN_EVERY: Duration = Duration::from_millis(50);
+/// How often counters are read and CPUs that came online are looked for.
+const LOOK_AROUND_EVERY: Duration = Duration::from_secs(1);
+
+/// What can be asked of the task.
+enum Request {
+    StartOnCpu { frequency_hz: u32, target: Target, reply: Reply<MonoNs> },
+    StartOffCpu { session: u64, target: Target, min_block_ns: u64, reply: Reply<MonoNs> },
+    End { session: u64, on_cpu: bool, reply: Reply<()> },
+}
+
+type Reply<T> = oneshot::Sender<Result<T, KernelError>>;
+
+/// What the task knows of itself, for status and metrics.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Snapshot {
+    pub(super) counters: Counters,
+    pub(super) map_bytes: u64,
+    pub(super) off_cpu_active: bool,
+}
+
+/// Asks things of the task.
+#[derive(Clone)]
+pub(super) struct KernelHandle {
+    requests: mpsc::Sender<Request>,
+    snapshot: Arc<Mutex<Snapshot>>,
+}
+
+/// The task has ended, or it answered with an error.
+pub(super) type Answer<T> = Result<T, Option<KernelError>>;
+
+impl KernelHandle {
+    /// Starts the on-CPU sampler; returns the instant from which it is complete.
+    pub(super) async fn start_on_cpu(&self, frequency_hz: u32, target: Target) -> Answer<MonoNs> {
+        self.ask(|reply| Request::StartOnCpu { frequency_hz, target, reply }).await
+    }
+
+    /// Starts recording off-CPU intervals for a session.
+    pub(super) async fn start_off_cpu(&self, session: u64, target: Target, min_block_ns: u64) -> Answer<MonoNs> {
+        self.ask(|reply| Request::StartOffCpu { session, target, min_block_ns, reply }).await
+    }
+
+    /// Ends a session (and the on-CPU sampler with it, if asked): its last records go out, then
+    /// its number in [`RawBatch::ended`].
+    pub(super) async fn end(&self, session: u64, on_cpu: bool) -> Answer<()> {
+        self.ask(|reply| Request::End { session, on_cpu, reply }).await
+    }
+
+    /// What the task last knew of itself.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Answer<T> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(request(reply)).await.map_err(|_| None)?;
+        answer.await.map_err(|_| None)?.map_err(Some)
+    }
+}
+
+/// Makes the task. Its future runs until every handle is dropped; the object goes with it.
+pub(super) fn start(
+    kernel: Kernel,
+    output: mpsc::Sender<RawBatch>,
+) -> Result<(KernelHandle, impl Future<Output = ()> + Send), std::io::Error> {
+    let (requests, incoming) = mpsc::channel(16);
+    let snapshot = Arc::new(Mutex::new(Snapshot { map_bytes: kernel.map_bytes(), ..Snapshot::default() }));
+    let [control, on_cpu, off_cpu] = kernel.ring_fds();
+    let watch = |fd: RawFd| AsyncFd::with_interest(fd, Interest::READABLE);
+    // The descriptors belong to `kernel`, which lives as long as the task.
+    let wakers = [watch(control)?, watch(on_cpu)?, watch(off_cpu)?];
+    let task =
+        Task { kernel, output, snapshot: Arc::clone(&snapshot), reported: KindLoss::default(), refused: KindLoss::default() };
+    Ok((KernelHandle { requests, snapshot }, task.run(incoming, wakers)))
+}
+
+struct Task {
+    kernel: Kernel,
+    output: mpsc::Sender<RawBatch>,
+    snapshot: Arc<Mutex<Snapshot>>,
+    /// Kernel-side losses that were passed on.
+    reported: KindLoss,
+    /// Records that could not be decoded, not passed on yet.
+    refused: KindLoss,
+}
+
+impl Task {
+    async fn run(mut self, mut requests: mpsc::Receiver<Request>, wakers: [AsyncFd<RawFd>; 3]) {
+        let mut drain = interval(DRAIN_EVERY);
+        drain.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looked_around = Instant::now();
+        loop {
+            tokio::select! {
+                request = requests.recv() => match request {
+                    Some(request) => self.answer(request).await,
+                    None => break,
+                },
+                _ = drain.tick() => {}
+                () = any_readable(&wakers) => {}
+            }
+            let mut loss = std::mem::take(&mut self.refused);
+            if looked_around.elapsed() >= LOOK_AROUND_EVERY {
+                looked_around = Instant::now();
+                self.kernel.follow_cpus();
+                loss.merge(&self.look_around());
+            }
+            // Where the next stage lags behind, records wait in the ring: what no longer fits
+            // there is counted by the program that wanted to write it.
+            match self.output.try_reserve() {
+                Ok(_) => self.forward(loss).await,
+                Err(mpsc::error::TrySendError::Full(())) => self.refused.merge(&loss),
+                Err(mpsc::error::TrySendError::Closed(())) => break,
+            }
+        }
+        debug!("the kernel task ends");
+    }
+
+    /// Sends what is in the rings, at most one turn.
+    async fn forward(&mut self, loss: KindLoss) {
+        let (batch, _) = self.read(loss);
+        if !(batch.samples.is_empty() && batch.loss == KindLoss::default()) {
+            // An error means that the next stage has ended; the loop notices.
+            let _ended = self.output.send(batch).await;
+        }
+    }
+
+    /// Decodes one turn of records; whether there may be more.
+    fn read(&mut self, loss: KindLoss) -> (RawBatch, bool) {
+        let mut batch = RawBatch { loss, ..RawBatch::default() };
+        let more = self.kernel.drain(|bytes| match decode::record(bytes) {
+            Ok(sample) => batch.samples.push(sample),
+            Err(refused) => {
+                // Whose it was cannot be known.
+                batch.loss.on_cpu.add(Stage::Decode, refused.reason(), 1);
+                batch.loss.off_cpu.add(Stage::Decode, refused.reason(), 1);
+            }
+        });
+        (batch, more)
+    }
+
+    async fn answer(&mut self, request: Request) {
+        // Nobody waits for an answer any more if a send fails: nothing to do about it.
+        match request {
+            Request::StartOnCpu { frequency_hz, target, reply } => {
+                let started = self.kernel.start_on_cpu(frequency_hz, &target).map(|()| kernel::now());
+                let _gone = reply.send(started);
+            }
+            Request::StartOffCpu { session, target, min_block_ns, reply } => {
+                let _gone = reply.send(self.kernel.start_off_cpu(session, target, min_block_ns));
+            }
+            Request::End { session, on_cpu, reply } => {
+                let _gone = reply.send(self.end(session, on_cpu).await);
+            }
+        }
+        self.look_around_snapshot();
+    }
+
+    /// Stops a session and sends all it recorded, then its number.
+    async fn end(&mut self, session: u64, on_cpu: bool) -> Result<(), KernelError> {
+        let mut result = Ok(());
+        if on_cpu {
+            result = self.kernel.stop_on_cpu();
+        }
+        let mut batch = RawBatch::default();
+        if self.kernel.off_cpu_active() {
+            // What is in the ring goes first, so that the sweep finds room.
+            self.flush().await;
+            result = result.and(self.kernel.sweep_off_cpu());
+            // Open intervals count for the session that ends with their batch, so the swept ones
+            // must be in it.
+            loop {
+                let (more, again) = self.read(KindLoss::default());
+                batch.samples.extend(more.samples);
+                batch.loss.merge(&more.loss);
+                if !again {
+                    break;
+                }
+            }
+            result = result.and(self.kernel.stop_off_cpu(session));
+        } else {
+            self.flush().await;
+        }
+        batch.loss.merge(&self.look_around());
+        batch.ended.push(session);
+        let _ended = self.output.send(batch).await;
+        result
+    }
+
+    /// Sends everything that is in the rings, turn by turn.
+    async fn flush(&mut self) {
+        loop {
+            let (batch, more) = self.read(KindLoss::default());
+            if !batch.samples.is_empty() && self.output.send(batch).await.is_err() {
+                return;
+            }
+            if !more {
+                return;
+            }
+        }
+    }
+
+    /// Reads the counters; returns what was lost since the last time.
+    fn look_around(&mut self) -> KindLoss {
+        match self.kernel.counters() {
+            Ok(counters) => {
+                let lost = counters.loss.since(&self.reported);
+                self.reported = counters.loss.clone();
+                let mut snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+                snapshot.counters = counters;
+                lost
+            }
+            Err(error) => {
+                warn!(%error, "cannot read the loss counters: losses in the kernel are not known");
+                KindLoss::default()
+            }
+        }
+    }
+
+    fn look_around_snapshot(&mut self) {
+        let map_bytes = self.kernel.map_bytes();
+        let mut snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        snapshot.map_bytes = map_bytes;
+        snapshot.off_cpu_active = self.kernel.off_cpu_active();
+    }
+}
+
+
+/// Waits until a ring is half full, and takes the readiness.
+async fn any_readable(wakers: &[AsyncFd<RawFd>; 3]) {
+    let [control, on_cpu, off_cpu] = wakers;
+    let ready = tokio::select! {
+        ready = control.readable() => ready,
+        ready = on_cpu.readable() => ready,
+        ready = off_cpu.readable() => ready,
+    };
+    match ready {
+        Ok(mut guard) => guard.clear_ready(),
+        // Without wake-ups the timer still drains.
+        Err(_) => std::future::pending().await,
+    }
+}

@@ -1,0 +1,28 @@
+//! The composition root: builds the stages, joins them, runs them and takes them down again.
+
+mod child;
+mod daemon;
+mod error;
+mod kernel_task;
+mod outputs;
+mod own_cost;
+mod pipeline;
+mod progress;
+mod record;
+mod recorder;
+mod service_manager;
+mod targets;
+
+pub use child::{EXEC_STOPPED, exec_stopped};
+pub use daemon::daemon;
+pub use error::AgentError;
+pub use record::record;
+
+use crate::kernel::preflight;
+use crate::model::Finding;
+
+/// What `profiler check` finds out about this host.
+#[must_use]
+pub fn check() -> Vec<Finding> {
+    preflight::run()
+}

@@ -1,0 +1,161 @@
+//! Joins the stages with bounded channels: kernel -> decode -> symbolize -> aggregate -> windows.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::error::AgentError;
+use super::kernel_task::{self, KernelHandle};
+use crate::aggregate;
+use crate::kernel::{self, Kernel, KernelError};
+use crate::model::{Batch, ClockAnchor, KindLoss, MonoNs, Profile, ProfileKind, Target, Window};
+use crate::symbolize::{self, Symbolizer};
+
+/// Batches that may wait between two stages: with one batch per 50 ms, more than a second.
+const BATCHES: usize = 32;
+
+/// The running stages.
+pub(super) struct Pipeline {
+    kernel: KernelHandle,
+    sessions: aggregate::Handle,
+    lost: Arc<Mutex<KindLoss>>,
+    tasks: Vec<JoinHandle<()>>,
+    symbolizer: Symbolizer,
+}
+
+/// What one recording session wants.
+#[derive(Clone, Debug)]
+pub(super) struct SessionSpec {
+    pub(super) session: u64,
+    pub(super) kind: ProfileKind,
+    pub(super) target: Target,
+    pub(super) min_block_ns: u64,
+    /// On-CPU frequency, if the session runs the on-CPU sampler itself.
+    pub(super) frequency_hz: Option<u32>,
+}
+
+/// Starts and ends recording sessions; cheap to clone.
+#[derive(Clone)]
+pub(super) struct Sessions {
+    kernel: KernelHandle,
+    aggregate: aggregate::Handle,
+}
+
+impl Pipeline {
+    /// Starts all stages; nothing is sampled yet. Sealed windows go to `windows`.
+    pub(super) fn start(
+        kernel: Kernel,
+        symbols: symbolize::Options,
+        windows: aggregate::Options,
+        sink: mpsc::Sender<Window>,
+    ) -> Result<Self, AgentError> {
+        let (raw_out, raw_in) = mpsc::channel(BATCHES);
+        let (named_out, named_in) = mpsc::channel(BATCHES);
+        let (counted_out, counted_in) = mpsc::channel(BATCHES);
+        let (kernel, kernel_task) = kernel_task::start(kernel, raw_out)
+            .map_err(|source| AgentError::System { doing: "watch the ring buffers", source })?;
+        let symbolizer = Symbolizer::spawn(symbols, raw_in, named_out)?;
+        let lost = Arc::new(Mutex::new(KindLoss::default()));
+        let (sessions, aggregator) = aggregate::start(windows, clocks(), counted_in, sink);
+        let tasks = vec![
+            tokio::spawn(kernel_task),
+            tokio::spawn(count_losses(named_in, counted_out, Arc::clone(&lost))),
+            tokio::spawn(aggregator),
+        ];
+        Ok(Self { kernel, sessions, lost, tasks, symbolizer })
+    }
+
+    /// A handle on the sessions.
+    pub(super) fn sessions(&self) -> Sessions {
+        Sessions { kernel: self.kernel.clone(), aggregate: self.sessions.clone() }
+    }
+
+    /// A handle on the kernel task.
+    pub(super) fn kernel(&self) -> KernelHandle {
+        self.kernel.clone()
+    }
+
+    /// All that was lost since start, shared with the status.
+    pub(super) fn lost(&self) -> Arc<Mutex<KindLoss>> {
+        Arc::clone(&self.lost)
+    }
+
+    /// Ends all stages in the order of the data; what is under way arrives. Every other handle
+    /// must have been dropped.
+    pub(super) async fn shut_down(self) {
+        let Self { kernel, sessions, tasks, symbolizer, .. } = self;
+        drop((kernel, sessions));
+        for task in tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a stage did not end well");
+            }
+        }
+        if let Err(error) = tokio::task::spawn_blocking(|| symbolizer.join()).await.unwrap_or(Ok(())) {
+            tracing::error!(%error, "the symbolizer did not end well");
+        }
+    }
+}
+
+impl Sessions {
+    /// Starts a session; the receiver yields its profile after [`Self::end`].
+    pub(super) async fn start(&self, spec: SessionSpec) -> Result<oneshot::Receiver<Profile>, AgentError> {
+        let SessionSpec { session, kind, target, min_block_ns, frequency_hz } = spec;
+        let profile =
+            self.aggregate.open(session, kind, target.clone(), kernel::now(), min_block_ns).await?;
+        let started = self.start_samplers(session, kind, target, min_block_ns, frequency_hz).await;
+        if let Err(error) = started {
+            self.aggregate.abandon(session).await;
+            return Err(error);
+        }
+        Ok(profile)
+    }
+
+    async fn start_samplers(
+        &self,
+        session: u64,
+        kind: ProfileKind,
+        target: Target,
+        min_block_ns: u64,
+        frequency_hz: Option<u32>,
+    ) -> Result<(), AgentError> {
+        if kind != ProfileKind::OnCpu {
+            self.kernel.start_off_cpu(session, target.clone(), min_block_ns).await.map_err(refused)?;
+        }
+        if let Some(frequency_hz) = frequency_hz {
+            self.kernel.start_on_cpu(frequency_hz, target).await.map_err(refused)?;
+        }
+        Ok(())
+    }
+
+    /// Ends a session, with the on-CPU sampler if it was its own.
+    pub(super) async fn end(&self, session: u64, on_cpu: bool) -> Result<(), AgentError> {
+        self.kernel.end(session, on_cpu).await.map_err(refused)
+    }
+}
+
+/// Now on both clocks.
+pub(super) fn clocks() -> ClockAnchor {
+    ClockAnchor { mono: kernel::now(), wall: SystemTime::now() }
+}
+
+/// The wall-clock time of an instant, by the clocks of now.
+pub(super) fn wall(at: MonoNs) -> SystemTime {
+    clocks().wall(at)
+}
+
+/// The error of a kernel task that refused or has ended.
+pub(super) fn refused(error: Option<KernelError>) -> AgentError {
+    error.map_or(AgentError::PipelineEnded, AgentError::Kernel)
+}
+
+/// Keeps the sum of all losses for the status.
+async fn count_losses(mut input: mpsc::Receiver<Batch>, output: mpsc::Sender<Batch>, lost: Arc<Mutex<KindLoss>>) {
+    while let Some(batch) = input.recv().await {
+        lost.lock().unwrap_or_else(PoisonError::into_inner).merge(&batch.loss);
+        if output.send(batch).await.is_err() {
+            return;
+        }
+    }
+}

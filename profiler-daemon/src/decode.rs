@@ -1,0 +1,154 @@
+//! Ring-buffer bytes become samples: total, never panics, and what it refuses is counted.
+
+use profiler_common::record::{
+    FLAG_KERNEL_MISSING, FLAG_KERNEL_THREAD, FLAG_KERNEL_TRUNCATED, FLAG_USER_MISSING, FLAG_USER_TRUNCATED,
+    Header, KIND_OFF_CPU, KIND_ON_CPU, KIND_STILL_OFF_CPU, VERSION,
+};
+use profiler_common::settings::CLOCK_TICK_NS;
+use zerocopy::FromBytes;
+
+use crate::model::{
+    CgroupId, Comm, Measure, MonoNs, Pid, ProcessId, ProfileKind, RawSample, StackFlags, TaskState, Tid,
+};
+
+/// Why bytes are not a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Shorter than its header, or than the frames the header announces.
+    Short,
+    /// Of a layout that this daemon does not know.
+    Version,
+    /// Of a kind that this daemon does not know.
+    Kind,
+}
+
+impl Refused {
+    /// The reason under which it is counted.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Short => "record cut short",
+            Self::Version => "record of another version",
+            Self::Kind => "record of an unknown kind",
+        }
+    }
+}
+
+/// Decodes one record. The ring may pad records at the end; that is ignored.
+///
+/// # Errors
+/// Says why the bytes are not a record.
+pub fn record(bytes: &[u8]) -> Result<RawSample, Refused> {
+    let (header, rest) = Header::read_from_prefix(bytes).map_err(|_| Refused::Short)?;
+    if header.version != VERSION {
+        return Err(Refused::Version);
+    }
+    let measure = measure(&header)?;
+    let (kernel, rest) = frames(rest, header.kernel_frames.into())?;
+    let (user, _) = frames(rest, header.user_frames.into())?;
+    let flag = |bits: u8| header.flags & bits != 0;
+    Ok(RawSample {
+        time: MonoNs(header.time_ns),
+        process: ProcessId { pid: Pid(header.pid), start_ticks: header.process_start_ns / CLOCK_TICK_NS },
+        tid: Tid(header.tid),
+        comm: Comm(header.comm),
+        cpu: header.cpu,
+        cgroup: CgroupId(header.cgroup_id),
+        kernel,
+        user,
+        flags: StackFlags {
+            truncated: flag(FLAG_KERNEL_TRUNCATED | FLAG_USER_TRUNCATED),
+            user_missing: flag(FLAG_USER_MISSING),
+            kernel_missing: flag(FLAG_KERNEL_MISSING),
+            kernel_thread: flag(FLAG_KERNEL_THREAD),
+        },
+        measure,
+    })
+}
+
+/// The kind of profile a record of this measure belongs to.
+#[must_use]
+pub fn kind(measure: &Measure) -> ProfileKind {
+    match measure {
+        Measure::OnCpu { .. } => ProfileKind::OnCpu,
+        Measure::OffCpu { .. } => ProfileKind::OffCpu,
+    }
+}
+
+fn measure(header: &Header) -> Result<Measure, Refused> {
+    match header.kind {
+        KIND_ON_CPU => Ok(Measure::OnCpu { period_ns: header.period_ns }),
+        KIND_OFF_CPU | KIND_STILL_OFF_CPU => Ok(Measure::OffCpu {
+            blocked_ns: header.blocked_ns,
+            run_queue_ns: header.run_queue_ns,
+            preempted_ns: header.preempted_ns,
+            state: TaskState::from_bits(header.task_state),
+            sequence: header.sequence,
+            open: header.kind == KIND_STILL_OFF_CPU,
+        }),
+        _ => Err(Refused::Kind),
+    }
+}
+
+fn frames(bytes: &[u8], count: usize) -> Result<(Box<[u64]>, &[u8]), Refused> {
+    let (taken, rest) = bytes.split_at_checked(count * 8).ok_or(Refused::Short)?;
+    let frames = taken.chunks_exact(8).map(|chunk| u64::from_ne_bytes(chunk.try_into().unwrap_or_default()));
+    Ok((frames.collect(), rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use zerocopy::IntoBytes;
+
+    fn bytes(header: Header, frames: &[u64]) -> Vec<u8> {
+        let mut bytes = header.as_bytes().to_vec();
+        frames.iter().for_each(|frame| bytes.extend(frame.to_ne_bytes()));
+        bytes
+    }
+
+    #[test]
+    fn kernel_frames_come_before_user_frames() {
+        let header = Header {
+            kind: KIND_ON_CPU,
+            version: VERSION,
+            kernel_frames: 1,
+            user_frames: 2,
+            period_ns: 10,
+            process_start_ns: 55_999_999,
+            flags: FLAG_USER_TRUNCATED,
+            ..Header::default()
+        };
+        let sample = record(&bytes(header, &[7, 8, 9, 0])).expect("a record with padding behind it");
+        assert_eq!((&*sample.kernel, &*sample.user), (&[7][..], &[8, 9][..]));
+        assert_eq!(sample.measure, Measure::OnCpu { period_ns: 10 });
+        assert_eq!(sample.process.start_ticks, 5);
+        assert!(sample.flags.truncated && !sample.flags.user_missing);
+    }
+
+    #[test]
+    fn refuses_with_a_reason() {
+        let good = Header { kind: KIND_OFF_CPU, version: VERSION, user_frames: 2, ..Header::default() };
+        assert_eq!(record(&bytes(good, &[1])).err(), Some(Refused::Short));
+        assert_eq!(record(&[0; 10]).err(), Some(Refused::Short));
+        assert_eq!(record(&bytes(Header { version: 9, ..good }, &[1, 2])).err(), Some(Refused::Version));
+        assert_eq!(record(&bytes(Header { kind: 77, ..good }, &[1, 2])).err(), Some(Refused::Kind));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(noise in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = record(&noise);
+        }
+
+        #[test]
+        fn any_frame_counts_are_survived(kernel in any::<u8>(), user in any::<u16>(), length in 0..300usize) {
+            let header = Header {
+                kind: KIND_ON_CPU, version: VERSION, kernel_frames: kernel, user_frames: user, ..Header::default()
+            };
+            let result = record(&bytes(header, &vec![1; length]));
+            prop_assert_eq!(result.is_ok(), usize::from(kernel) + usize::from(user) <= length);
+        }
+    }
+}

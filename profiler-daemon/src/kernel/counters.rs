@@ -1,0 +1,50 @@
+//! The programs' counters: what they saw and what they lost.
+
+use aya::Ebpf;
+use aya::maps::PerCpuArray;
+use profiler_common::counters::Counter;
+
+use super::KernelError;
+use crate::model::{KindLoss, Stage};
+
+const NAME: &str = "COUNTERS";
+
+/// A reading of the programs' counters, summed over CPUs, since the object was loaded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// On-CPU hits written to the ring.
+    pub on_cpu_samples: u64,
+    /// Off-CPU intervals written to the ring.
+    pub off_cpu_intervals: u64,
+    /// What did not make it.
+    pub loss: KindLoss,
+}
+
+/// Reads all counters.
+pub(super) fn read(ebpf: &Ebpf) -> Result<Counters, KernelError> {
+    let map = ebpf.map(NAME).ok_or(KernelError::Missing(NAME))?;
+    let slots: PerCpuArray<_, u64> =
+        map.try_into().map_err(|source| KernelError::Map { name: NAME, source })?;
+    let value = |counter: Counter| -> Result<u64, KernelError> {
+        let values = slots.get(&(counter as u32), 0).map_err(|source| KernelError::Map { name: NAME, source })?;
+        Ok(values.iter().sum())
+    };
+    let mut loss = KindLoss::default();
+    for (counter, reason) in [(Counter::OnCpuRingFull, "on-CPU ring full"), (Counter::FilterFull, "process filter full")]
+    {
+        loss.on_cpu.add(Stage::Kernel, reason, value(counter)?);
+    }
+    for (counter, reason) in [
+        (Counter::OffCpuRingFull, "off-CPU ring full"),
+        (Counter::OffCpuBelowMinimum, "shorter than the minimum asked for"),
+        (Counter::TaskStateFailed, "no memory for a thread's state"),
+        (Counter::FilterFull, "process filter full"),
+    ] {
+        loss.off_cpu.add(Stage::Kernel, reason, value(counter)?);
+    }
+    Ok(Counters {
+        on_cpu_samples: value(Counter::OnCpuSamples)?,
+        off_cpu_intervals: value(Counter::OffCpuIntervals)?,
+        loss,
+    })
+}

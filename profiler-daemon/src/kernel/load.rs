@@ -1,0 +1,168 @@
+//! Loads the embedded object: constants from BTF, ring sizes, and errors that name the cure.
+
+use std::io;
+
+use aya::maps::MapError;
+use aya::programs::{BtfTracePoint, ProgramError};
+use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
+use thiserror::Error;
+use zerocopy::IntoBytes;
+
+use super::layout;
+
+/// The object built from `profiler-ebpf`; see build.rs.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/profiler.bpf.o"));
+
+/// Sizes that depend on the host and the rates.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Bytes of the on-CPU ring; rounded up to a power of two, at least 64 KiB.
+    pub on_cpu_ring_bytes: u32,
+    /// Bytes of the off-CPU ring; likewise.
+    pub off_cpu_ring_bytes: u32,
+}
+
+impl Options {
+    /// Rings that hold half a second at full load: every CPU at `frequency_hz` with deep stacks,
+    /// and about 8 000 off-CPU intervals.
+    #[must_use]
+    pub fn for_rate(cpus: u32, frequency_hz: u32) -> Self {
+        const DEEP_RECORD: u64 = 1024;
+        let on_cpu = u64::from(cpus) * u64::from(frequency_hz) * DEEP_RECORD;
+        Self {
+            on_cpu_ring_bytes: on_cpu.clamp(1 << 18, 1 << 25) as u32,
+            off_cpu_ring_bytes: 1 << 23,
+        }
+    }
+}
+
+/// Why the kernel side does not work.
+#[derive(Debug, Error)]
+pub enum KernelError {
+    /// The kernel's type information cannot be read.
+    #[error(
+        "cannot read the kernel's type information (/sys/kernel/btf/vmlinux): {0}; \
+         it takes a kernel built with CONFIG_DEBUG_INFO_BTF=y"
+    )]
+    Btf(String),
+    /// A structure or field that the programs need is not in BTF.
+    #[error("this kernel's type information has no {0}; please report the kernel version")]
+    Layout(String),
+    /// The kernel refused for want of privileges.
+    #[error("the kernel refused to {doing}: {source}; run as root or grant CAP_BPF and CAP_PERFMON \
+             (`profiler check` names what is missing)")]
+    Privileges {
+        /// What was tried.
+        doing: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The object could not be loaded.
+    #[error("cannot load the eBPF object: {0}")]
+    Load(#[from] EbpfError),
+    /// A program was refused.
+    #[error("cannot {doing}: {source}")]
+    Program {
+        /// What was tried.
+        doing: String,
+        /// aya's error, with the verifier's log where there is one.
+        source: ProgramError,
+    },
+    /// A map operation failed.
+    #[error("cannot access the eBPF map {name}: {source}")]
+    Map {
+        /// The map.
+        name: &'static str,
+        /// aya's error.
+        source: MapError,
+    },
+    /// The object lacks a map or a program: it does not belong to this daemon.
+    #[error("the eBPF object has no {0}; rebuild it with `cargo xtask build-ebpf`")]
+    Missing(&'static str),
+    /// Not one CPU could be sampled.
+    #[error("cannot sample any CPU: {0}")]
+    NoCpu(String),
+    /// Too many targets for the in-kernel filter.
+    #[error("too many targets: the in-kernel filter holds {limit} {what}")]
+    TooManyTargets {
+        /// How many fit.
+        limit: u32,
+        /// Of what.
+        what: &'static str,
+    },
+    /// The sweep over all threads failed.
+    #[error("cannot list the threads that are still blocked: {0}")]
+    Sweep(io::Error),
+}
+
+impl KernelError {
+    /// Whether more privileges would cure it.
+    #[must_use]
+    pub fn is_privileges(&self) -> bool {
+        matches!(self, Self::Privileges { .. })
+    }
+
+    pub(super) fn program(doing: impl Into<String>, source: ProgramError) -> Self {
+        let doing = doing.into();
+        match denied(&source) {
+            Some(source) => Self::Privileges { doing, source },
+            None => Self::Program { doing, source },
+        }
+    }
+}
+
+/// Parses the object, sets its constants and creates its maps.
+pub(super) fn load(options: &Options) -> Result<(Ebpf, Btf), KernelError> {
+    let kernel = layout::read()?;
+    let btf = Btf::from_sys_fs().map_err(|error| KernelError::Btf(error.to_string()))?;
+    let ring = |bytes: u32| bytes.clamp(1 << 16, 1 << 30).next_power_of_two();
+    let ebpf = EbpfLoader::new()
+        .btf(Some(&btf))
+        // Task storage is ours: aya 0.14 has no type for it.
+        .allow_unsupported_maps()
+        .override_global("KERNEL", kernel.as_bytes(), true)
+        .map_max_entries("ON_CPU_RING", ring(options.on_cpu_ring_bytes))
+        .map_max_entries("OFF_CPU_RING", ring(options.off_cpu_ring_bytes))
+        .load(OBJECT)
+        .map_err(|error| match denied(&error) {
+            Some(source) => KernelError::Privileges { doing: "create eBPF maps".to_owned(), source },
+            None => KernelError::Load(error),
+        })?;
+    Ok((ebpf, btf))
+}
+
+/// Loads and attaches a BTF tracepoint program, once.
+pub(super) fn attach_tracepoint(
+    ebpf: &mut Ebpf,
+    btf: &Btf,
+    program: &'static str,
+    tracepoint: &'static str,
+) -> Result<(), KernelError> {
+    let handle: &mut BtfTracePoint = ebpf
+        .program_mut(program)
+        .ok_or(KernelError::Missing(program))?
+        .try_into()
+        .map_err(|error| KernelError::program(format!("use program {program}"), error))?;
+    let loaded = match handle.load(tracepoint, btf) {
+        Err(ProgramError::AlreadyLoaded) => Ok(()),
+        other => other,
+    };
+    loaded.map_err(|error| KernelError::program(format!("load program {program}"), error))?;
+    match handle.attach() {
+        Ok(_) | Err(ProgramError::AlreadyAttached) => Ok(()),
+        Err(error) => Err(KernelError::program(format!("attach to tracepoint {tracepoint}"), error)),
+    }
+}
+
+/// The permission error at the root of an error chain, if that is what it is.
+fn denied(error: &(dyn std::error::Error + 'static)) -> Option<io::Error> {
+    let mut link = Some(error);
+    while let Some(current) = link {
+        if let Some(io) = current.downcast_ref::<io::Error>() {
+            let denied = matches!(io.raw_os_error(), Some(libc::EPERM | libc::EACCES));
+            return denied.then(|| io::Error::from_raw_os_error(io.raw_os_error().unwrap_or(libc::EPERM)));
+        }
+        link = current.source();
+    }
+    None
+}

@@ -1,0 +1,198 @@
+//! The only module that knows aya: loads the eBPF object, attaches it, reads its rings and counters.
+
+mod cost;
+mod counters;
+mod filter;
+mod layout;
+mod load;
+mod off_cpu;
+mod on_cpu;
+pub mod preflight;
+mod rings;
+
+use std::collections::BTreeMap;
+use std::os::fd::RawFd;
+
+use profiler_common::settings::{SETTINGS_OFF_CPU, SETTINGS_ON_CPU, Settings};
+
+use crate::model::{MonoNs, SamplerKind, Target};
+
+pub use counters::Counters;
+pub use load::{KernelError, Options};
+
+/// The loaded eBPF object with everything that is attached. Dropping it detaches and frees all:
+/// nothing is pinned.
+pub struct Kernel {
+    ebpf: aya::Ebpf,
+    btf: aya::Btf,
+    rings: rings::Rings,
+    filter: filter::Filter,
+    on_cpu: on_cpu::Sampler,
+    off_cpu: off_cpu::Hooks,
+    sessions: BTreeMap<u64, Session>,
+}
+
+/// What one off-CPU session asked for.
+#[derive(Clone, Debug)]
+struct Session {
+    target: Target,
+    min_block_ns: u64,
+}
+
+impl Kernel {
+    /// Loads the object. Nothing is attached and nothing is recorded yet.
+    ///
+    /// # Errors
+    /// Where the kernel lacks BTF or refuses a map; says what is missing.
+    pub fn load(options: &Options) -> Result<Self, KernelError> {
+        let (mut ebpf, btf) = load::load(options)?;
+        let rings = rings::Rings::take(&mut ebpf)?;
+        let filter = filter::Filter::take(&mut ebpf)?;
+        Ok(Self {
+            ebpf,
+            btf,
+            rings,
+            filter,
+            on_cpu: on_cpu::Sampler::default(),
+            off_cpu: off_cpu::Hooks::default(),
+            sessions: BTreeMap::new(),
+        })
+    }
+
+    /// Starts sampling every online CPU at `frequency_hz` (1 to 100 000).
+    ///
+    /// # Errors
+    /// Where the kernel refuses the program or the perf events.
+    pub fn start_on_cpu(&mut self, frequency_hz: u32, target: &Target) -> Result<(), KernelError> {
+        let period_ns = 1_000_000_000 / u64::from(frequency_hz.max(1));
+        self.follow_forks(target)?;
+        self.filter.set_targets(SamplerKind::OnCpu, [target])?;
+        self.on_cpu.attach(&mut self.ebpf, frequency_hz)?;
+        let settings = Settings { open: 1, period_ns, ..self.filter.settings(SamplerKind::OnCpu) };
+        self.filter.write(SETTINGS_ON_CPU, &settings)
+    }
+
+    /// Stops sampling. What is in the ring can still be drained.
+    ///
+    /// # Errors
+    /// Where the kernel refuses a map update.
+    pub fn stop_on_cpu(&mut self) -> Result<(), KernelError> {
+        self.filter.write(SETTINGS_ON_CPU, &Settings::default())?;
+        self.on_cpu.detach(&mut self.ebpf);
+        self.filter.set_targets(SamplerKind::OnCpu, [])
+    }
+
+    /// Attaches to CPUs that came online since the last call.
+    pub fn follow_cpus(&mut self) {
+        self.on_cpu.follow_cpus(&mut self.ebpf);
+    }
+
+    /// Adds an off-CPU session; returns the instant from which its intervals are complete.
+    ///
+    /// # Errors
+    /// Where the kernel refuses a program, a tracepoint or a map update.
+    pub fn start_off_cpu(
+        &mut self,
+        session: u64,
+        target: Target,
+        min_block_ns: u64,
+    ) -> Result<MonoNs, KernelError> {
+        self.follow_forks(&target)?;
+        self.sessions.insert(session, Session { target, min_block_ns });
+        let started = self.apply_off_cpu();
+        if started.is_err() {
+            self.sessions.remove(&session);
+        }
+        started
+    }
+
+    /// Writes the still-open intervals of all sessions into the ring, marked as such.
+    ///
+    /// # Errors
+    /// Where the iterator cannot be run.
+    pub fn sweep_off_cpu(&mut self) -> Result<(), KernelError> {
+        self.off_cpu.sweep(&mut self.ebpf, &self.btf)
+    }
+
+    /// Ends an off-CPU session; the hooks go with the last one.
+    ///
+    /// # Errors
+    /// Where the kernel refuses a map update.
+    pub fn stop_off_cpu(&mut self, session: u64) -> Result<(), KernelError> {
+        self.sessions.remove(&session);
+        if self.sessions.is_empty() {
+            self.filter.write(SETTINGS_OFF_CPU, &Settings::default())?;
+            self.off_cpu.detach(&mut self.ebpf);
+            self.filter.set_targets(SamplerKind::OffCpu, [])
+        } else {
+            self.apply_off_cpu().map(drop)
+        }
+    }
+
+    /// Whether the scheduler hooks are attached.
+    #[must_use]
+    pub fn off_cpu_active(&self) -> bool {
+        !self.sessions.is_empty()
+    }
+
+    /// Hands the waiting records of all rings to `each`, at most a bounded number per ring, and
+    /// says whether there may be more.
+    pub fn drain(&mut self, each: impl FnMut(&[u8])) -> bool {
+        self.rings.drain(each)
+    }
+
+    /// Descriptors that become readable when a ring is half full.
+    #[must_use]
+    pub fn ring_fds(&self) -> [RawFd; 3] {
+        self.rings.fds()
+    }
+
+    /// The programs' counters since loading.
+    ///
+    /// # Errors
+    /// Where the kernel refuses the map read.
+    pub fn counters(&self) -> Result<Counters, KernelError> {
+        counters::read(&self.ebpf)
+    }
+
+    /// Memory the kernel charges for our maps, bytes.
+    #[must_use]
+    pub fn map_bytes(&self) -> u64 {
+        cost::map_bytes()
+    }
+
+    /// Brings filter, settings and hooks in line with the sessions.
+    fn apply_off_cpu(&mut self) -> Result<MonoNs, KernelError> {
+        let targets: Vec<Target> = self.sessions.values().map(|session| session.target.clone()).collect();
+        self.filter.set_targets(SamplerKind::OffCpu, &targets)?;
+        let min_block_ns = self.sessions.values().map(|session| session.min_block_ns).min().unwrap_or_default();
+        let settings = Settings {
+            min_block_ns,
+            // Kernel threads mostly wait for work; their waits say nothing about a service.
+            skip_kernel_threads: 1,
+            ..self.filter.settings(SamplerKind::OffCpu)
+        };
+        let opened_ns = self.off_cpu.attach(&mut self.ebpf, &self.btf)?;
+        // The gate opens after the time stamp is in place: no program may see the one without
+        // the other.
+        if self.filter.written(SETTINGS_OFF_CPU).open == 0 {
+            self.filter.write(SETTINGS_OFF_CPU, &Settings { opened_ns, ..settings })?;
+        }
+        self.filter.write(SETTINGS_OFF_CPU, &Settings { opened_ns, open: 1, ..settings })?;
+        Ok(now())
+    }
+
+    fn follow_forks(&mut self, target: &Target) -> Result<(), KernelError> {
+        if matches!(target, Target::Processes { follow: true, .. }) {
+            load::attach_tracepoint(&mut self.ebpf, &self.btf, "follow_fork", "sched_process_fork")?;
+        }
+        Ok(())
+    }
+}
+
+/// Now on the clock of `bpf_ktime_get_ns`.
+#[must_use]
+pub fn now() -> MonoNs {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    MonoNs(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
+}

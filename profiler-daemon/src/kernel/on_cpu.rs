@@ -1,0 +1,134 @@
+//! The on-CPU sampler: one perf event for each online CPU, also for CPUs that come later.
+
+use std::collections::BTreeMap;
+
+use aya::Ebpf;
+use aya::programs::perf_event::{
+    HardwareEvent, PerfEventConfig, PerfEventLinkId, PerfEventScope, SamplePolicy, SoftwareEvent,
+};
+use aya::programs::{PerfEvent, ProgramError};
+use tracing::{info, warn};
+
+use super::KernelError;
+
+const PROGRAM: &str = "on_cpu_sample";
+
+/// Which CPUs are sampled, and how.
+#[derive(Default)]
+pub(super) struct Sampler {
+    links: BTreeMap<u32, PerfEventLinkId>,
+    /// Frequency while attached.
+    frequency_hz: Option<u32>,
+    hardware: bool,
+}
+
+impl Sampler {
+    /// Attaches to every online CPU: CPU cycles where there is a PMU, else the CPU clock.
+    pub(super) fn attach(&mut self, ebpf: &mut Ebpf, frequency_hz: u32) -> Result<(), KernelError> {
+        let program = program(ebpf)?;
+        match program.load() {
+            Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
+            Err(error) => return Err(KernelError::program("load the on-CPU program", error)),
+        }
+        self.frequency_hz = Some(frequency_hz);
+        self.hardware = std::path::Path::new("/sys/bus/event_source/devices/cpu/type").exists();
+        let mut last_error = None;
+        for cpu in online_cpus() {
+            if let Err(error) = self.attach_cpu(ebpf, cpu) {
+                warn!(cpu, %error, "this CPU cannot be sampled");
+                last_error = Some(error);
+            }
+        }
+        match last_error {
+            Some(error) if self.links.is_empty() => {
+                self.frequency_hz = None;
+                Err(error)
+            }
+            None if self.links.is_empty() => {
+                Err(KernelError::NoCpu("/sys/devices/system/cpu/online names no CPU".to_owned()))
+            }
+            _ => {
+                let event = if self.hardware { "cycles" } else { "cpu-clock" };
+                info!(cpus = self.links.len(), frequency_hz, event, "sampling on-CPU stacks");
+                Ok(())
+            }
+        }
+    }
+
+    /// Detaches from all CPUs.
+    pub(super) fn detach(&mut self, ebpf: &mut Ebpf) {
+        self.frequency_hz = None;
+        let Ok(program) = program(ebpf) else { return };
+        for (cpu, link) in std::mem::take(&mut self.links) {
+            if let Err(error) = program.detach(link) {
+                warn!(cpu, %error, "cannot detach");
+            }
+        }
+    }
+
+    /// Attaches to CPUs that came online and forgets those that went.
+    pub(super) fn follow_cpus(&mut self, ebpf: &mut Ebpf) {
+        if self.frequency_hz.is_none() {
+            return;
+        }
+        let online = online_cpus();
+        let gone: Vec<u32> = self.links.keys().filter(|cpu| !online.contains(cpu)).copied().collect();
+        for cpu in gone {
+            if let (Some(link), Ok(program)) = (self.links.remove(&cpu), program(ebpf)) {
+                // The event went with its CPU; only our handle is left.
+                let _ = program.detach(link);
+                info!(cpu, "this CPU went offline");
+            }
+        }
+        for cpu in online {
+            if !self.links.contains_key(&cpu) {
+                match self.attach_cpu(ebpf, cpu) {
+                    Ok(()) => info!(cpu, "this CPU came online"),
+                    Err(error) => warn!(cpu, %error, "this CPU cannot be sampled"),
+                }
+            }
+        }
+    }
+
+    fn attach_cpu(&mut self, ebpf: &mut Ebpf, cpu: u32) -> Result<(), KernelError> {
+        let frequency_hz = u64::from(self.frequency_hz.unwrap_or(1).max(1));
+        let program = program(ebpf)?;
+        let scope = PerfEventScope::AllProcessesOneCpu { cpu };
+        if self.hardware {
+            let cycles = PerfEventConfig::Hardware(HardwareEvent::CpuCycles);
+            match program.attach(cycles, scope, SamplePolicy::Frequency(frequency_hz), false) {
+                Ok(link) => {
+                    self.links.insert(cpu, link);
+                    return Ok(());
+                }
+                // A PMU without a usable cycle counter, as in many virtual machines.
+                Err(error) => {
+                    info!(cpu, %error, "no cycle counter here: using the CPU clock");
+                    self.hardware = false;
+                }
+            }
+        }
+        // A fixed period, not a frequency: then every hit is worth exactly that much CPU time.
+        let policy = SamplePolicy::Period(1_000_000_000 / frequency_hz);
+        let clock = PerfEventConfig::Software(SoftwareEvent::CpuClock);
+        let link = program
+            .attach(clock, scope, policy, false)
+            .map_err(|error| KernelError::program(format!("open a perf event on CPU {cpu}"), error))?;
+        self.links.insert(cpu, link);
+        Ok(())
+    }
+}
+
+fn program(ebpf: &mut Ebpf) -> Result<&mut PerfEvent, KernelError> {
+    ebpf.program_mut(PROGRAM)
+        .ok_or(KernelError::Missing(PROGRAM))?
+        .try_into()
+        .map_err(|error| KernelError::program("use the on-CPU program", error))
+}
+
+fn online_cpus() -> Vec<u32> {
+    aya::util::online_cpus().unwrap_or_else(|(path, error)| {
+        warn!(path, %error, "cannot read which CPUs are online");
+        Vec::new()
+    })
+}

@@ -1,0 +1,47 @@
+//! Reads the ring buffers, a bounded number of records at a time, each ring in its turn.
+
+use std::os::fd::{AsRawFd, RawFd};
+
+use aya::Ebpf;
+use aya::maps::{MapData, RingBuf};
+
+use super::KernelError;
+
+/// Rings in the order in which they are drained: control first, since it is rare and about what
+/// the others mean.
+const NAMES: [&str; 3] = ["CONTROL_RING", "ON_CPU_RING", "OFF_CPU_RING"];
+
+/// Most records taken from one ring at a time.
+const TURN: usize = 4096;
+
+/// The reading ends of all rings.
+pub(super) struct Rings([RingBuf<MapData>; 3]);
+
+impl Rings {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, KernelError> {
+        let mut take = |name: &'static str| -> Result<RingBuf<MapData>, KernelError> {
+            let map = ebpf.take_map(name).ok_or(KernelError::Missing(name))?;
+            RingBuf::try_from(map).map_err(|source| KernelError::Map { name, source })
+        };
+        Ok(Self([take(NAMES[0])?, take(NAMES[1])?, take(NAMES[2])?]))
+    }
+
+    /// Hands waiting records to `each`; whether a ring had more than its turn.
+    pub(super) fn drain(&mut self, mut each: impl FnMut(&[u8])) -> bool {
+        let mut more = false;
+        for ring in &mut self.0 {
+            let mut taken = 0;
+            while taken < TURN {
+                let Some(record) = ring.next() else { break };
+                each(&record);
+                taken += 1;
+            }
+            more |= taken == TURN;
+        }
+        more
+    }
+
+    pub(super) fn fds(&self) -> [RawFd; 3] {
+        [self.0[0].as_raw_fd(), self.0[1].as_raw_fd(), self.0[2].as_raw_fd()]
+    }
+}

@@ -1,0 +1,29 @@
+//! Children of followed processes join the filter before they run.
+
+use aya_ebpf::programs::BtfTracePointContext;
+use profiler_common::counters::Counter;
+use profiler_common::settings::{CLOCK_TICK_NS, FilterEntry};
+
+use crate::emit;
+use crate::maps::FILTER_PIDS;
+use crate::task::{self, Task};
+
+/// `sched_process_fork(struct task_struct *parent, struct task_struct *child)`
+#[inline(always)]
+pub fn follow(ctx: &BtfTracePointContext) {
+    let (parent, child): (Task, Task) = (ctx.arg(0), ctx.arg(1));
+    let (parent_tgid, child_tgid) = (task::tgid(parent), task::tgid(child));
+    if parent_tgid == child_tgid {
+        return;
+    }
+    // SAFETY: the entry is only read.
+    let Some(entry) = (unsafe { FILTER_PIDS.get(parent_tgid) }) else { return };
+    if entry.follow == 0 || entry.start_ticks != task::process_start(parent) / CLOCK_TICK_NS {
+        return;
+    }
+    let start_ticks = task::process_start(child) / CLOCK_TICK_NS;
+    let joined = FilterEntry { start_ticks, samplers: entry.samplers, follow: 1 };
+    if FILTER_PIDS.insert(child_tgid, joined, 0).is_err() {
+        emit::count(Counter::FilterFull, 1);
+    }
+}

@@ -1,0 +1,137 @@
+//! Every map, and the constants that user space sets at load time.
+
+use core::ptr::null;
+
+use aya_ebpf::macros::{btf_map, map};
+use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
+use profiler_common::counters::COUNTERS as COUNTER_SLOTS;
+use profiler_common::layout::KernelLayout;
+use profiler_common::limits::{
+    MAX_FILTER_CGROUPS, MAX_FILTER_PIDS, MAX_KERNEL_FRAMES, MAX_USER_FRAMES, OFF_CPU_USER_FRAMES,
+};
+use profiler_common::record::Header;
+use profiler_common::settings::{FilterEntry, Settings};
+
+/// Set by user space before loading; all zero until then.
+#[unsafe(no_mangle)]
+pub static KERNEL: KernelLayout = KernelLayout {
+    task_pid: 0,
+    task_tgid: 0,
+    task_flags: 0,
+    task_comm: 0,
+    task_state: 0,
+    task_group_leader: 0,
+    task_start_time: 0,
+    task_start_boottime: 0,
+    task_cgroups: 0,
+    css_set_dfl_cgrp: 0,
+    cgroup_kn: 0,
+    cgroup_level: 0,
+    cgroup_ancestors: 0,
+    cgroup_ancestor_ids: 0,
+    kernfs_node_id: 0,
+    switch_has_state: 0,
+    max_stack: 0,
+    self_tgid: 0,
+};
+
+/// Reads one field of [`KERNEL`] in a way the compiler cannot fold into its initial zero.
+macro_rules! kernel {
+    ($field:ident) => {
+        // SAFETY: a valid, aligned, initialised static.
+        unsafe { core::ptr::read_volatile(&raw const $crate::maps::KERNEL.$field) }
+    };
+}
+pub(crate) use kernel;
+
+/// One slot per sampler: `SETTINGS_ON_CPU`, `SETTINGS_OFF_CPU`.
+#[map]
+pub static SETTINGS: Array<Settings> = Array::with_max_entries(2, 0);
+
+/// Processes that pass a filter, by process id.
+#[map]
+pub static FILTER_PIDS: HashMap<u32, FilterEntry> = HashMap::with_max_entries(MAX_FILTER_PIDS, 1);
+
+/// Cgroups that pass a filter, by cgroup id; the value is the bit set of samplers.
+#[map]
+pub static FILTER_CGROUPS: HashMap<u64, u32> = HashMap::with_max_entries(MAX_FILTER_CGROUPS, 1);
+
+/// What was seen and what was lost, by `Counter`.
+#[map]
+pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_SLOTS, 0);
+
+// Each kind of record has its own ring, so that a flood of one never starves another.
+// Sizes are set at load time.
+
+/// On-CPU hits.
+#[map]
+pub static ON_CPU_RING: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
+
+/// Off-CPU intervals.
+#[map]
+pub static OFF_CPU_RING: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
+
+/// Rare records about processes.
+#[map]
+pub static CONTROL_RING: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
+
+/// Where a record is put together before it goes into its ring.
+#[repr(C)]
+pub struct Scratch {
+    pub header: Header,
+    pub frames: [u64; MAX_KERNEL_FRAMES + MAX_USER_FRAMES],
+}
+
+// One scratch per CPU and per program type: a sampling interrupt may hit while a scheduler hook
+// runs, and a scheduler hook while the sweep runs.
+#[map]
+pub static ON_CPU_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub static OFF_CPU_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub static SWEEP_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// What is known of a thread while it is off the CPU. Belongs to the task itself, so that no
+/// reused thread id, exec or exit can confuse two threads.
+#[repr(C)]
+pub struct ThreadState {
+    /// `Settings::opened_ns` of the trace this state belongs to; others are stale.
+    pub epoch: u64,
+    /// Switch-out, ns; 0 while on the CPU.
+    pub out_ns: u64,
+    /// Wake-up, ns; 0 while blocked.
+    pub wake_ns: u64,
+    /// Last switch-in, ns.
+    pub in_ns: u64,
+    /// Counts the thread's intervals.
+    pub sequence: u32,
+    /// `task->__state` at switch-out.
+    pub task_state: u32,
+    /// 1: was runnable at switch-out.
+    pub preempted: u8,
+    /// `FLAG_` bits for the record.
+    pub flags: u8,
+    /// Bytes used in `user`.
+    pub user_bytes: u16,
+    /// Keeps `user` aligned.
+    pub padding: u32,
+    /// The user stack at switch-out, leaf first.
+    pub user: [u64; OFF_CPU_USER_FRAMES],
+}
+
+/// Task storage (kernel 5.11) is not among aya-ebpf's map types: this is its BTF definition.
+#[repr(C)]
+pub struct TaskStorage {
+    r#type: *const [i32; 29],
+    key: *const i32,
+    value: *const ThreadState,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; 1],
+}
+
+// SAFETY: only a description of a map; nobody reads through its pointers.
+unsafe impl Sync for TaskStorage {}
+
+#[btf_map]
+pub static THREADS: TaskStorage =
+    TaskStorage { r#type: null(), key: null(), value: null(), max_entries: null(), map_flags: null() };
