@@ -80,7 +80,11 @@ fn safety(release: &str) -> Finding {
     const CHECK: &str = "kernel-safety";
     let newer = "boot another kernel; the report says what is known about fixes";
     let Some(version) = KernelVersion::parse(release) else {
-        return warning(CHECK, "unknown kernel: not compared with the record of dangerous ones", "");
+        return warning(
+            CHECK,
+            "unknown kernel: not compared with the record of dangerous ones",
+            "mount the host's /proc where the profiler runs",
+        );
     };
     if version >= KernelVersion(5, 19, 0) && version < KernelVersion(6, 1, 0) {
         return error(

@@ -28,7 +28,11 @@ fn sample_rate(host: &Host) -> Finding {
             "sysctl kernel.perf_event_max_sample_rate=100000, or sample at a lower frequency",
         ),
         Some(rate) => ok(CHECK, format!("at most {rate} samples a second and CPU")),
-        None => warning(CHECK, "the highest sampling frequency is unknown", ""),
+        None => warning(
+            CHECK,
+            "the highest sampling frequency is unknown",
+            "mount the host's /proc where the profiler runs",
+        ),
     }
 }
 
@@ -41,7 +45,11 @@ fn stack_depth(host: &Host) -> Finding {
             format!("sysctl kernel.perf_event_max_stack={DEFAULT_STACK_DEPTH} while nothing samples"),
         ),
         Some(depth) => ok(CHECK, format!("stacks are cut at {depth} frames")),
-        None => warning(CHECK, "the deepest stack the kernel records is unknown", ""),
+        None => warning(
+            CHECK,
+            "the deepest stack the kernel records is unknown",
+            "mount the host's /proc where the profiler runs",
+        ),
     }
 }
 

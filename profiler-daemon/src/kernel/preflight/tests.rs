@@ -107,6 +107,9 @@ fn a_host_that_shows_nothing_is_refused_and_every_problem_named() {
     fs::remove_dir_all(&fake.host.sys).expect("removed");
     let findings = check(&fake.host);
     assert_eq!(refused(&findings).map(|finding| finding.check), Some("kernel-version"));
+    for finding in findings.iter().filter(|finding| finding.severity != Ok) {
+        assert!(!finding.fix.is_empty(), "{finding:?}");
+    }
     for check in ["bpf-capability", "btf"] {
         assert!(
             findings.iter().any(|finding| finding.check == check && finding.severity == Error),
