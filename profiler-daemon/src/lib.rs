@@ -7,3 +7,5 @@
 #![deny(unsafe_code)]
 
 pub mod model;
+pub mod procs;
+pub mod symbolize;
