@@ -1,0 +1,356 @@
+//! The table of processes: read at first sight, kept past their exit, bounded.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
+use rustix::fs;
+
+use crate::model::ProcessId;
+
+use super::files::{FileTable, ObjectFile};
+use super::maps::{self, MapsLine};
+use super::procdir::{ProcDir, SMALL, status_value};
+use super::process::{Mapping, MappingKind, Process};
+use super::{ProcsError, cgroup};
+
+/// Bytes of `/proc/PID/maps` that are read at most: about 160 000 mappings.
+const MAX_MAPS: u64 = 16 << 20;
+/// An address that fits no mapping has the maps read again, but not more often than this.
+const REREAD_AFTER: Duration = Duration::from_millis(200);
+/// How often a process is checked for having called exec since.
+const CHECK_IMAGE_AFTER: Duration = Duration::from_secs(1);
+/// Processes and files that nobody looked at for this long are forgotten.
+const FORGET_AFTER: Duration = Duration::from_secs(120);
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+
+/// Bounds of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Most files held open; half of what the process may open if that is less.
+    pub max_files: usize,
+    /// Most processes.
+    pub max_processes: usize,
+    /// Most mappings of all processes together, about 64 bytes each.
+    pub max_mappings: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { max_files: 8192, max_processes: 8192, max_mappings: 500_000 }
+    }
+}
+
+/// All processes that were seen lately.
+#[derive(Debug)]
+pub struct ProcessTable {
+    options: Options,
+    processes: FxHashMap<ProcessId, Process>,
+    files: FileTable,
+    mappings: usize,
+    swept: Instant,
+    /// Mappings whose file stayed closed because the table of files was full.
+    refused: u64,
+}
+
+impl ProcessTable {
+    /// An empty table. Raises this process's limit of open files to its hard limit.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        Self {
+            options,
+            processes: FxHashMap::default(),
+            files: FileTable::new(options.max_files),
+            mappings: 0,
+            swept: Instant::now(),
+            refused: 0,
+        }
+    }
+
+    /// The entry of a process. At first sight its maps are read and its mapped files opened; now
+    /// and then it is checked for having called exec since.
+    pub fn observe(&mut self, id: ProcessId) -> &mut Process {
+        let now = Instant::now();
+        self.sweep(now);
+        if !self.processes.contains_key(&id) {
+            self.make_room(id);
+            let process = Process::new(id, now);
+            self.processes.insert(id, process);
+            self.read(id, now);
+        }
+        let due = self.processes.get(&id).is_some_and(|process| {
+            process.dir.is_some() && now.duration_since(process.image_checked) >= CHECK_IMAGE_AFTER
+        });
+        if due {
+            self.recheck(id);
+        }
+        let process = self.processes.entry(id).or_insert_with(|| Process::new(id, now));
+        process.used = now;
+        process
+    }
+
+    /// Reads the maps again if the process runs another executable than when they were read.
+    pub fn recheck(&mut self, id: ProcessId) {
+        let now = Instant::now();
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        process.image_checked = now;
+        let image = process.dir.as_ref().and_then(|dir| dir.stat("exe"));
+        if image.is_some() && image != process.image {
+            self.read(id, now);
+        }
+    }
+
+    /// The mapping of an observed process that holds an address. Where none does, the maps are
+    /// read again, at most every 200 ms.
+    pub fn lookup(&mut self, id: ProcessId, address: u64) -> Option<&Mapping> {
+        let process = self.processes.get(&id)?;
+        if process.find(address).is_none() {
+            let now = Instant::now();
+            if process.dir.is_some() && now.duration_since(process.maps_read) >= REREAD_AFTER {
+                self.read(id, now);
+            }
+        }
+        self.processes.get(&id)?.find(address)
+    }
+
+    /// The perf map of an observed process. Looked for again until there is one.
+    pub fn perf_map(&mut self, id: ProcessId) -> Option<Arc<File>> {
+        let process = self.processes.get_mut(&id)?;
+        if process.perf_map.is_none() && process.perf_map_looked.elapsed() >= CHECK_IMAGE_AFTER {
+            process.perf_map_looked = Instant::now();
+            process.perf_map = process.dir.as_ref().and_then(open_perf_map);
+        }
+        process.perf_map.clone()
+    }
+
+    /// Whether the process is in the table.
+    #[must_use]
+    pub fn contains(&self, id: ProcessId) -> bool {
+        self.processes.contains_key(&id)
+    }
+
+    /// Processes in the table.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.processes.len()
+    }
+
+    /// Whether the table has no process.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.processes.is_empty()
+    }
+
+    /// Files held open.
+    #[must_use]
+    pub fn open_files(&self) -> usize {
+        self.files.len()
+    }
+
+    /// Files that could not be held open since the last call, because too many were in use.
+    pub fn take_refused(&mut self) -> u64 {
+        std::mem::take(&mut self.refused)
+    }
+
+    /// Reads all there is to know about a process. One that is gone keeps what was known.
+    fn read(&mut self, id: ProcessId, now: Instant) {
+        let Some(mut process) = self.processes.remove(&id) else { return };
+        let before = process.mappings.len();
+        process.maps_read = now;
+        process.image_checked = now;
+        if process.dir.is_none() {
+            process.dir = ProcDir::open_exact(id).ok();
+        }
+        if self.files.is_full() {
+            self.files.drop_unused(Duration::ZERO, now);
+        }
+        let read = match &process.dir {
+            Some(dir) => self.read_mappings(dir, now),
+            None => Err(ProcsError::NoSuchProcess { pid: id.pid }),
+        };
+        match (read, &process.dir) {
+            (Ok(mappings), Some(dir)) => {
+                process.image = dir.stat("exe");
+                let exe = dir.read_link("exe").map_or_else(|_| "".into(), |path| text(&path));
+                let cgroup = cgroup::path_of(dir).map_or_else(|_| "".into(), Arc::<str>::from);
+                // Equal text keeps its allocation, so that labels made from it stay the same.
+                if process.exe != exe {
+                    process.exe = exe;
+                }
+                if process.cgroup != cgroup {
+                    process.cgroup = cgroup;
+                }
+                let generates = mappings.iter().any(Mapping::may_be_generated);
+                process.mappings = mappings;
+                process.maps_known = true;
+                if generates && process.perf_map.is_none() {
+                    process.perf_map_looked = now;
+                    process.perf_map = open_perf_map(dir);
+                }
+            }
+            // A zombie has no maps any more, and neither has one that was reaped.
+            (Err(ProcsError::NoSuchProcess { .. }), _) => process.dir = None,
+            _ => {}
+        }
+        self.mappings = (self.mappings + process.mappings.len()).saturating_sub(before);
+        self.processes.insert(id, process);
+    }
+
+    fn read_mappings(&mut self, dir: &ProcDir, now: Instant) -> Result<Vec<Mapping>, ProcsError> {
+        let bytes = dir.read("maps", MAX_MAPS)?;
+        let exe = dir.stat("exe");
+        // A process that is exiting has given up its memory before it is gone: its maps are
+        // empty although it has an executable. What was known serves better.
+        if bytes.is_empty() && exe.is_none() && dir.read_link("exe").is_err() && !is_kernel_thread(dir) {
+            return Err(ProcsError::NoSuchProcess { pid: dir.pid() });
+        }
+        let mut mappings: Vec<Mapping> = Vec::new();
+        for line in maps::parse(&bytes).filter(|line| line.executable) {
+            let kind = self.kind(dir, &line, now);
+            match (mappings.last_mut(), &kind) {
+                // Run-time compilers map many small neighbours; one entry serves.
+                (Some(last), MappingKind::Anonymous)
+                    if matches!(last.kind, MappingKind::Anonymous) && last.end == line.start =>
+                {
+                    last.end = line.end;
+                }
+                // The kernel lists mappings in ascending order; anything else is not to be trusted.
+                (Some(last), _) if line.start < last.end => {}
+                _ => mappings.push(Mapping { start: line.start, end: line.end, offset: line.offset, kind }),
+            }
+        }
+        Ok(mappings)
+    }
+
+    fn kind(&mut self, dir: &ProcDir, line: &MapsLine<'_>, now: Instant) -> MappingKind {
+        match line.path {
+            b"[vdso]" => MappingKind::Vdso,
+            b"" | b"[heap]" | b"[stack]" => MappingKind::Anonymous,
+            path if path.starts_with(b"[anon") => MappingKind::Anonymous,
+            path if path.starts_with(b"/") && line.inode != 0 => {
+                let path: Arc<str> = text(path.strip_suffix(b" (deleted)").unwrap_or(path));
+                let file = open_mapped(dir, line).and_then(|fd| {
+                    let file = self.files.keep(fd, &path, now);
+                    self.refused += u64::from(file.is_none());
+                    file
+                });
+                MappingKind::File { path, file }
+            }
+            path => MappingKind::Special(text(path)),
+        }
+    }
+
+    /// Forgets what nobody looked at for a while, and the oldest where there is too much.
+    fn sweep(&mut self, now: Instant) {
+        if now.duration_since(self.swept) >= SWEEP_EVERY {
+            self.swept = now;
+            self.processes.retain(|_, process| now.duration_since(process.used) < FORGET_AFTER);
+            self.mappings = self.processes.values().map(|process| process.mappings.len()).sum();
+            self.files.drop_unused(FORGET_AFTER, now);
+        }
+    }
+
+    fn make_room(&mut self, newcomer: ProcessId) {
+        let full = self.processes.len() >= self.options.max_processes
+            || self.mappings >= self.options.max_mappings
+            || self.files.is_full();
+        if !full {
+            return;
+        }
+        // An eighth at a time, so that the search for the oldest is rare.
+        let mut ages: Vec<_> = self.processes.values().map(|process| (process.used, process.id)).collect();
+        ages.sort_unstable_by_key(|&(used, _)| used);
+        for (_, id) in ages.iter().take(ages.len() / 8 + 1).filter(|&&(_, id)| id != newcomer) {
+            if let Some(process) = self.processes.remove(id) {
+                self.mappings = self.mappings.saturating_sub(process.mappings.len());
+            }
+        }
+        self.files.drop_unused(Duration::ZERO, Instant::now());
+    }
+}
+
+impl Process {
+    fn new(id: ProcessId, now: Instant) -> Self {
+        Self {
+            id,
+            exe: "".into(),
+            cgroup: "".into(),
+            mappings: Vec::new(),
+            maps_known: false,
+            perf_map: None,
+            perf_map_looked: now,
+            image: None,
+            dir: None,
+            maps_read: now,
+            image_checked: now,
+            used: now,
+        }
+    }
+}
+
+impl Mapping {
+    /// Memory that a run-time compiler may have filled: nobody else's file describes it.
+    fn may_be_generated(&self) -> bool {
+        match &self.kind {
+            MappingKind::Anonymous => true,
+            MappingKind::File { file, .. } => file.as_ref().is_none_or(|file| file.elf().is_none()),
+            MappingKind::Vdso | MappingKind::Special(_) => false,
+        }
+    }
+}
+
+/// Opens the file behind a mapping: `map_files` leads to the mapped file itself, whatever became
+/// of its path, but needs CAP_CHECKPOINT_RESTORE; else by name, if that still is the same file.
+fn open_mapped(dir: &ProcDir, line: &MapsLine<'_>) -> Option<std::os::fd::OwnedFd> {
+    dir.open_link(&format!("map_files/{:x}-{:x}", line.start, line.end))
+        .or_else(|| dir.open_link("exe").filter(|fd| is_same_file(fd, line)))
+        .or_else(|| dir.open_in_root(&maps::unescape(line.path), true).filter(|fd| is_same_file(fd, line)))
+}
+
+fn is_same_file(fd: &std::os::fd::OwnedFd, line: &MapsLine<'_>) -> bool {
+    // Overlay file systems and btrfs show another (anonymous, major 0) device in `maps` than in
+    // `stat`; the inode number then has to do.
+    fs::fstat(fd).is_ok_and(|stat| {
+        let device = (fs::major(stat.st_dev), fs::minor(stat.st_dev));
+        stat.st_ino == line.inode && (device == line.device || device.0 == 0 || line.device.0 == 0)
+    })
+}
+
+/// Opens `/tmp/perf-PID.map` as the process itself sees it: in its root, with the pid of its own
+/// pid namespace. It must belong to the process's user or to root, since `/tmp` is everybody's.
+fn open_perf_map(dir: &ProcDir) -> Option<Arc<File>> {
+    let status = dir.read("status", SMALL).ok()?;
+    let pid: u32 = status_value(&status, "NSpid")?.split_ascii_whitespace().next_back()?.parse().ok()?;
+    let user: u32 = status_value(&status, "Uid")?.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    let fd = dir.open_in_root(format!("/tmp/perf-{pid}.map").as_bytes(), false)?;
+    let owner = fs::fstat(&fd).ok()?.st_uid;
+    (owner == user || owner == 0).then(|| Arc::new(File::from(fd)))
+}
+
+fn is_kernel_thread(dir: &ProcDir) -> bool {
+    // PF_KTHREAD, include/linux/sched.h, in field 9 of `stat`.
+    let stat = dir.read("stat", SMALL).unwrap_or_default();
+    let tail =
+        stat.iter().rposition(|&byte| byte == b')').and_then(|at| stat.get(at + 1..)).unwrap_or_default();
+    let flags = String::from_utf8_lossy(tail)
+        .split_ascii_whitespace()
+        .nth(6)
+        .and_then(|text| text.parse::<u64>().ok());
+    flags.is_some_and(|flags| flags & 0x20_0000 != 0)
+}
+
+fn text(bytes: &[u8]) -> Arc<str> {
+    String::from_utf8_lossy(bytes).into()
+}
+
+/// Named here so that the symbolizer can make one of its own (the vDSO) with a fresh number.
+impl ProcessTable {
+    /// Keeps a file that no process maps by path, for example a copy of the vDSO.
+    pub(crate) fn adopt(&mut self, fd: std::os::fd::OwnedFd, path: &Arc<str>) -> Option<Arc<ObjectFile>> {
+        self.files.keep(fd, path, Instant::now())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,302 @@
+//! Names from ELF files and their debug information, through blazesym, within bounds.
+//!
+//! blazesym trusts the files it is given. So it only ever gets files that were looked at first:
+//! without links of their own to follow, without sections that grow when decompressed, not larger
+//! than a limit. A panic in it costs the file, not the daemon.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use blazesym::symbolize::source::{Elf, Source};
+use blazesym::symbolize::{Input, Sym, Symbolized, Symbolizer, evict};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::procs::{ElfInfo, ObjectFile};
+
+use super::debug_files;
+
+/// Symbol tables above this are left alone: 10 million symbols.
+const MAX_SYMBOL_BYTES: u64 = 256 << 20;
+/// One answer from debug information may take this long; after that the file's symbol table serves.
+const MAX_LOOKUP: Duration = Duration::from_secs(3);
+/// Files nobody asked for in this long are closed once no process maps them.
+const FORGET_AFTER: Duration = Duration::from_secs(120);
+/// What the smallest file counts for, so that their number is bounded as well: each takes one or
+/// two descriptors.
+const MIN_BYTES: u64 = 256 << 10;
+/// Most files that are remembered as broken.
+const MAX_BROKEN: usize = 4096;
+
+/// Bounds and places.
+#[derive(Clone, Debug)]
+pub(super) struct ElfOptions {
+    pub memory_bytes: u64,
+    pub max_debug_info_bytes: u64,
+    pub debug_dirs: Vec<PathBuf>,
+    pub inlined: bool,
+}
+
+/// A function and what was inlined into it, as found for one address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    /// The function's name as the file has it.
+    pub name: String,
+    /// Its start, as the file counts addresses.
+    pub address: u64,
+    /// Source file of the function.
+    pub source: Option<String>,
+    /// Names and source files of the functions inlined at the address, innermost last.
+    pub inlined: Vec<(String, Option<String>)>,
+}
+
+/// Why a file gives less than it might.
+pub(super) type Reason = &'static str;
+
+pub(super) const CHANGED: Reason = "file changed after it was mapped";
+pub(super) const TOO_LARGE: Reason = "debug information over its limit, symbol table used";
+pub(super) const TOO_SLOW: Reason = "debug information too slow, symbol table used";
+pub(super) const BROKEN: Reason = "file with broken symbols";
+
+/// All files symbols are read from at present.
+pub(super) struct ElfSymbols {
+    options: ElfOptions,
+    blazesym: Symbolizer,
+    loaded: FxHashMap<u64, Loaded>,
+    broken: FxHashSet<u64>,
+    bytes: u64,
+    next_debug_serial: u64,
+    swept: Instant,
+}
+
+struct Loaded {
+    /// Keeps the descriptor open, so that its number means this file while blazesym knows it.
+    file: Arc<ObjectFile>,
+    debug_file: Option<ObjectFile>,
+    /// Use debug information of `debug_file`, or else of `file`.
+    debug_info: bool,
+    /// What blazesym may come to need for it: an estimate.
+    bytes: u64,
+    used: Instant,
+}
+
+impl ElfSymbols {
+    pub(super) fn new(options: ElfOptions) -> Self {
+        Self {
+            blazesym: fresh(options.inlined),
+            options,
+            loaded: FxHashMap::default(),
+            broken: FxHashSet::default(),
+            bytes: 0,
+            next_debug_serial: 0,
+            swept: Instant::now(),
+        }
+    }
+
+    /// What is at an address of a file, as the file itself counts addresses. `report` is told once
+    /// for a file why it gives less than it might.
+    pub(super) fn find(
+        &mut self,
+        file: &Arc<ObjectFile>,
+        address: u64,
+        mut report: impl FnMut(Reason),
+    ) -> Option<Found> {
+        let elf = file.elf()?;
+        let serial = file.serial();
+        if self.broken.contains(&serial) {
+            return None;
+        }
+        let reason = if elf.suspicious || elf.symbol_bytes > MAX_SYMBOL_BYTES {
+            Some(BROKEN)
+        } else {
+            (!file.is_unchanged()).then_some(CHANGED)
+        };
+        if let Some(reason) = reason {
+            self.give_up(serial, reason, &mut report);
+            return None;
+        }
+        let now = Instant::now();
+        if !self.loaded.contains_key(&serial) {
+            self.load(file, elf, now, &mut report);
+        }
+        let loaded = self.loaded.get_mut(&serial)?;
+        loaded.used = now;
+        let sources = loaded.sources();
+        for (at, source) in sources.iter().enumerate() {
+            let answer = catch_unwind(AssertUnwindSafe(|| ask(&self.blazesym, source, address)));
+            let Ok(found) = answer else {
+                // Its caches may be half-written: start over, without this file.
+                self.give_up(serial, BROKEN, &mut report);
+                self.blazesym = fresh(self.options.inlined);
+                self.loaded.clear();
+                self.bytes = 0;
+                return None;
+            };
+            if at == 0
+                && now.elapsed() > MAX_LOOKUP
+                && let Some(loaded) = self.loaded.get_mut(&serial)
+            {
+                loaded.debug_info = false;
+                report(TOO_SLOW);
+            }
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
+    }
+
+    /// Closes files that no process maps any more and nobody asked for lately.
+    pub(super) fn sweep(&mut self) {
+        if self.swept.elapsed() < FORGET_AFTER / 4 {
+            return;
+        }
+        self.swept = Instant::now();
+        let old: Vec<u64> = self
+            .loaded
+            .iter()
+            .filter(|(_, loaded)| {
+                Arc::strong_count(&loaded.file) == 1 && loaded.used.elapsed() >= FORGET_AFTER
+            })
+            .map(|(&serial, _)| serial)
+            .collect();
+        for serial in old {
+            self.unload(serial);
+        }
+    }
+
+    fn load(&mut self, file: &Arc<ObjectFile>, elf: &ElfInfo, now: Instant, report: &mut impl FnMut(Reason)) {
+        let debug_file = debug_files::find(file, &self.options.debug_dirs).and_then(|fd| {
+            self.next_debug_serial += 1;
+            ObjectFile::new(fd, Arc::clone(file.path()), self.next_debug_serial).ok()
+        });
+        // Directories of an administrator are trusted with links, strangers' files are not.
+        let with_symbols = debug_file.as_ref().and_then(|file| Some((file, file.elf()?)));
+        let (source, source_elf, trusted) = match &with_symbols {
+            Some((debug_file, elf)) => (*debug_file, *elf, true),
+            None => (&**file, elf, false),
+        };
+        let has_links = source_elf.debug_link.is_some() || (source_elf.has_other_links && !trusted);
+        let mut debug_info = source_elf.debug_info_bytes > 0 && !has_links && !source_elf.suspicious;
+        if debug_info {
+            let limit = self.options.max_debug_info_bytes;
+            let fits = source_elf.debug_info_bytes <= limit
+                && debug_files::compression_is_honest(
+                    source,
+                    &source_elf.compressed,
+                    limit.saturating_mul(2),
+                );
+            if !fits {
+                debug_info = false;
+                report(TOO_LARGE);
+            }
+        }
+        let usable =
+            with_symbols.is_some_and(|(_, elf)| !elf.suspicious && elf.symbol_bytes <= MAX_SYMBOL_BYTES);
+        let compressed: u64 = source_elf.compressed.iter().map(|section| section.claimed).sum();
+        let symbols = elf.symbol_bytes + if usable { source_elf.symbol_bytes } else { 0 };
+        let bytes =
+            MIN_BYTES + symbols + if debug_info { source_elf.debug_bytes / 2 + compressed } else { 0 };
+        self.make_room(bytes);
+        self.bytes += bytes;
+        let debug_file = debug_file.filter(|_| usable);
+        self.loaded.insert(
+            file.serial(),
+            Loaded { file: Arc::clone(file), debug_file, debug_info, bytes, used: now },
+        );
+    }
+
+    /// Unloads the files that were not asked for longest, until `bytes` more fit.
+    fn make_room(&mut self, bytes: u64) {
+        while !self.loaded.is_empty() && self.bytes.saturating_add(bytes) > self.options.memory_bytes {
+            let oldest = self.loaded.iter().min_by_key(|(_, loaded)| loaded.used).map(|(&serial, _)| serial);
+            let Some(oldest) = oldest else { break };
+            self.unload(oldest);
+        }
+    }
+
+    fn unload(&mut self, serial: u64) {
+        if let Some(loaded) = self.loaded.remove(&serial) {
+            self.bytes = self.bytes.saturating_sub(loaded.bytes);
+            for path in loaded.paths() {
+                // Evicting an ELF file has no way to fail.
+                let _ = self.blazesym.evict(&evict::Elf::new(path).into());
+            }
+        }
+    }
+
+    fn give_up(&mut self, serial: u64, reason: Reason, report: &mut impl FnMut(Reason)) {
+        self.unload(serial);
+        if self.broken.len() >= MAX_BROKEN {
+            self.broken.clear();
+        }
+        self.broken.insert(serial);
+        report(reason);
+    }
+}
+
+impl Loaded {
+    fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        self.debug_file.iter().map(ObjectFile::proc_path).chain([self.file.proc_path()])
+    }
+
+    /// Where to ask, best first.
+    fn sources(&self) -> Vec<Source<'static>> {
+        let source = |file: &ObjectFile, debug_info| {
+            let mut elf = Elf::new(file.proc_path());
+            elf.debug_syms = debug_info;
+            Source::Elf(elf)
+        };
+        let mut sources = Vec::with_capacity(2);
+        if let Some(debug_file) = &self.debug_file {
+            sources.push(source(debug_file, self.debug_info));
+        }
+        sources.push(source(&self.file, self.debug_info && self.debug_file.is_none()));
+        if self.debug_info && self.debug_file.is_none() {
+            // Debug information that cannot be read must not hide the symbol table.
+            sources.push(source(&self.file, false));
+        }
+        sources
+    }
+}
+
+fn fresh(inlined: bool) -> Symbolizer {
+    Symbolizer::builder()
+        .enable_code_info(true)
+        .enable_inlined_fns(inlined)
+        .enable_demangling(false)
+        // Debug files are found by this crate, with checks.
+        .set_debug_dirs(Some([] as [PathBuf; 0]))
+        .build()
+}
+
+fn ask(blazesym: &Symbolizer, source: &Source<'_>, address: u64) -> Option<Found> {
+    match blazesym.symbolize_single(source, Input::VirtOffset(address)) {
+        Ok(Symbolized::Sym(sym)) if !sym.name.is_empty() => Some(found(&sym)),
+        Ok(_) => None,
+        Err(error) => {
+            tracing::debug!(%error, ?source, "cannot symbolize");
+            None
+        }
+    }
+}
+
+fn found(sym: &Sym<'_>) -> Found {
+    let file = |info: Option<&blazesym::symbolize::CodeInfo<'_>>| {
+        info.map(|info| info.to_path().to_string_lossy().into_owned())
+    };
+    Found {
+        name: sym.name.to_string(),
+        address: sym.addr,
+        source: file(sym.code_info.as_deref()),
+        inlined: sym
+            .inlined
+            .iter()
+            .map(|frame| (frame.name.to_string(), file(frame.code_info.as_ref())))
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

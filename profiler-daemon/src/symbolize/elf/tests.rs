@@ -1,0 +1,160 @@
+//! Hostile, huge, broken and changing files.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const SOURCE: &str = "static inline __attribute__((always_inline)) int in(int x) { return x * 3 + 1; }\n\
+    __attribute__((noinline)) int f(int x) { return in(x) ^ in(x + 1); }\nint main(int c, char **v) { return f(c); }\n";
+
+fn options() -> ElfOptions {
+    ElfOptions {
+        memory_bytes: 64 << 20,
+        max_debug_info_bytes: 64 << 20,
+        debug_dirs: Vec::new(),
+        inlined: true,
+    }
+}
+
+fn compile(path: &Path) {
+    let source = path.with_extension("c");
+    std::fs::write(&source, SOURCE).unwrap();
+    assert!(Command::new("gcc").args(["-g", "-O1", "-o"]).arg(path).arg(&source).status().unwrap().success());
+}
+
+fn object(path: &Path, serial: u64) -> Arc<ObjectFile> {
+    Arc::new(
+        ObjectFile::new(File::open(path).unwrap().into(), path.to_str().unwrap().into(), serial).unwrap(),
+    )
+}
+
+/// Address of `f` plus a few bytes, as `nm` sees it.
+fn address_of_f(path: &Path) -> u64 {
+    let nm = Command::new("nm").arg(path).output().unwrap();
+    let text = String::from_utf8(nm.stdout).unwrap();
+    let line = text.lines().find(|line| line.ends_with(" T f")).unwrap();
+    u64::from_str_radix(line.split(' ').next().unwrap(), 16).unwrap()
+}
+
+fn find(symbols: &mut ElfSymbols, file: &Arc<ObjectFile>, address: u64) -> (Option<Found>, Vec<Reason>) {
+    let mut reasons = Vec::new();
+    let found = symbols.find(file, address, |reason| reasons.push(reason));
+    (found, reasons)
+}
+
+#[test]
+fn large_debug_information_is_left_alone_but_the_symbol_table_serves() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("p");
+    compile(&path);
+    let (file, address) = (object(&path, 1), address_of_f(&path));
+    let mut symbols = ElfSymbols::new(options());
+    let (found, reasons) = find(&mut symbols, &file, address);
+    assert_eq!((found.unwrap().source.is_some(), reasons), (true, vec![]));
+
+    let mut symbols = ElfSymbols::new(ElfOptions { max_debug_info_bytes: 10, ..options() });
+    let (found, reasons) = find(&mut symbols, &file, address);
+    let found = found.unwrap();
+    assert_eq!((found.name.as_str(), found.source, reasons), ("f", None, vec![TOO_LARGE]));
+    assert_eq!(find(&mut symbols, &file, address).1, Vec::<Reason>::new(), "said once");
+}
+
+#[test]
+fn a_debug_link_to_a_pipe_does_not_hang() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("p");
+    compile(&path);
+    let pipe = dir.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let link = dir.path().join("link");
+    let mut bytes = pipe.to_str().unwrap().as_bytes().to_vec();
+    bytes.push(0);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes.extend([1, 2, 3, 4]);
+    std::fs::write(&link, bytes).unwrap();
+    let section = format!(".gnu_debuglink={}", link.display());
+    assert!(Command::new("objcopy").args(["--add-section", &section]).arg(&path).status().unwrap().success());
+    let mut symbols = ElfSymbols::new(ElfOptions { debug_dirs: vec![dir.path().to_owned()], ..options() });
+    let found = find(&mut symbols, &object(&path, 1), address_of_f(&path)).0.unwrap();
+    assert_eq!(found.name, "f");
+}
+
+#[test]
+fn a_file_that_is_written_over_is_not_read_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("p");
+    compile(&path);
+    let (file, address) = (object(&path, 1), address_of_f(&path));
+    let mut symbols = ElfSymbols::new(options());
+    assert!(find(&mut symbols, &file, address).0.is_some());
+    File::options().append(true).open(&path).unwrap().write_all(b"x").unwrap();
+    assert_eq!(find(&mut symbols, &file, address), (None, vec![CHANGED]));
+    assert_eq!(find(&mut symbols, &file, address), (None, vec![]));
+}
+
+#[test]
+fn memory_is_bounded_by_unloading_what_was_not_used_longest() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("p");
+    compile(&path);
+    let address = address_of_f(&path);
+    let mut symbols = ElfSymbols::new(ElfOptions { memory_bytes: 3 * MIN_BYTES, ..options() });
+    for serial in 1..20 {
+        let copy = dir.path().join(serial.to_string());
+        std::fs::copy(&path, &copy).unwrap();
+        assert_eq!(find(&mut symbols, &object(&copy, serial), address).0.unwrap().name, "f");
+        assert!(symbols.bytes <= 3 * MIN_BYTES && symbols.loaded.len() <= 3, "{}", symbols.bytes);
+        assert!(symbols.loaded.contains_key(&serial));
+    }
+}
+
+#[test]
+fn a_descriptor_number_that_is_used_again_means_the_new_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("p");
+    compile(&path);
+    let (address, mut symbols) = (address_of_f(&path), ElfSymbols::new(options()));
+    let file = object(&path, 1);
+    assert!(find(&mut symbols, &file, address).0.is_some());
+    let number = file.proc_path();
+    symbols.unload(1);
+    drop(file);
+    // `true` has no symbol table: a stale answer would show.
+    let other = object(Path::new("/bin/true"), 2);
+    let found = find(&mut symbols, &other, address).0;
+    assert!(found.is_none(), "{found:?} from {}, was {}", other.proc_path().display(), number.display());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn broken_files_do_not_panic(flips in proptest::collection::vec((0.0_f64..1.0, any::<u8>()), 1..12), headers: bool) {
+        use std::sync::OnceLock;
+        static PROGRAM: OnceLock<Vec<u8>> = OnceLock::new();
+        let program = PROGRAM.get_or_init(|| {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("p");
+            compile(&path);
+            std::fs::read(path).unwrap()
+        });
+        let mut bytes = program.clone();
+        let from = if headers { bytes.len() * 4 / 5 } else { 0 };
+        for (place, value) in flips {
+            let at = from + (place * (bytes.len() - from) as f64) as usize;
+            bytes[at] = value;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p");
+        std::fs::write(&path, bytes).unwrap();
+        let mut symbols = ElfSymbols::new(options());
+        let file = object(&path, 1);
+        for address in (0x1000..0x1400).step_by(64) {
+            let _ = find(&mut symbols, &file, address);
+        }
+    }
+}

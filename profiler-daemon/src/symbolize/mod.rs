@@ -1,0 +1,135 @@
+//! Addresses to frames: a thread of its own that owns the process table and all symbol caches.
+//!
+//! blazesym is not `Sync`, and reading symbols blocks on disks: neither belongs on the runtime.
+
+mod debug_files;
+mod demangle;
+mod elf;
+mod intern;
+mod kernel;
+mod labels;
+mod perf_map;
+mod resolver;
+mod user;
+mod vdso;
+
+pub use resolver::Resolver;
+
+use std::path::PathBuf;
+use std::thread::JoinHandle;
+
+use tokio::sync::mpsc::{Receiver, Sender};
+
+use crate::model::{Batch, KindLoss, Measure, RawBatch, Sample};
+use crate::procs;
+
+/// Bounds and places.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Most code addresses whose frames are remembered, user and kernel each.
+    pub cache_entries: usize,
+    /// What symbol tables and debug information may take in memory, in bytes, as estimated from
+    /// the sizes of a file's sections.
+    pub memory_bytes: u64,
+    /// Debug information above this many bytes (`.debug_info`) is left alone: the symbol table
+    /// serves.
+    pub max_debug_info_bytes: u64,
+    /// Where separate debug information is looked for.
+    pub debug_dirs: Vec<PathBuf>,
+    /// Show functions that were inlined.
+    pub inlined: bool,
+    /// Bounds of the process table.
+    pub procs: procs::Options,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            cache_entries: 200_000,
+            memory_bytes: 256 << 20,
+            max_debug_info_bytes: 512 << 20,
+            debug_dirs: vec!["/usr/lib/debug".into()],
+            inlined: true,
+            procs: procs::Options::default(),
+        }
+    }
+}
+
+/// Why the symbolizer could not be started or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum SymbolizeError {
+    /// No thread.
+    #[error("cannot start the symbolizer's thread: {0}")]
+    Thread(#[from] std::io::Error),
+    /// The thread died.
+    #[error("the symbolizer's thread panicked")]
+    Panicked,
+}
+
+/// The running thread.
+#[derive(Debug)]
+pub struct Symbolizer {
+    thread: JoinHandle<()>,
+}
+
+impl Symbolizer {
+    /// Starts the thread. It ends when `input` is closed and empty, or when nobody receives from
+    /// `output` any more; it drops `output` then.
+    ///
+    /// # Errors
+    /// The operating system refused a thread.
+    pub fn spawn(
+        options: Options,
+        input: Receiver<RawBatch>,
+        output: Sender<Batch>,
+    ) -> Result<Self, SymbolizeError> {
+        let thread = std::thread::Builder::new()
+            .name("symbolize".to_owned())
+            .spawn(move || run(options, input, &output))?;
+        Ok(Self { thread })
+    }
+
+    /// Waits until the thread has ended: close its input first. Blocks.
+    ///
+    /// # Errors
+    /// The thread panicked.
+    pub fn join(self) -> Result<(), SymbolizeError> {
+        self.thread.join().map_err(|_| SymbolizeError::Panicked)
+    }
+}
+
+fn run(options: Options, mut input: Receiver<RawBatch>, output: &Sender<Batch>) {
+    let mut resolver = Resolver::new(options);
+    while let Some(batch) = input.blocking_recv() {
+        if output.blocking_send(symbolize(&mut resolver, batch)).is_err() {
+            break;
+        }
+    }
+}
+
+fn symbolize(resolver: &mut Resolver, raw: RawBatch) -> Batch {
+    let mut loss: KindLoss = raw.loss;
+    let mut samples = Vec::with_capacity(raw.samples.len());
+    for sample in raw.samples {
+        let (stack, labels) = resolver.stack(&sample);
+        let lost = resolver.take_loss();
+        match sample.measure {
+            Measure::OnCpu { .. } => loss.on_cpu.merge(&lost),
+            Measure::OffCpu { .. } => loss.off_cpu.merge(&lost),
+        }
+        samples.push(Sample {
+            time: sample.time,
+            process: sample.process,
+            tid: sample.tid,
+            cgroup: sample.cgroup,
+            labels,
+            stack,
+            flags: sample.flags,
+            measure: sample.measure,
+        });
+    }
+    Batch { samples, loss, ended: raw.ended }
+}
+
+#[cfg(test)]
+mod tests;

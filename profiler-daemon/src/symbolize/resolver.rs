@@ -1,0 +1,126 @@
+//! One record's addresses and ids to its frames and labels.
+
+use std::sync::Arc;
+
+use quick_cache::unsync::Cache;
+
+use crate::model::{Frame, FrameKind, Labels, Loss, Module, RawSample, Stage};
+
+use super::Options;
+use super::intern::Interner;
+use super::kernel::KernelSymbols;
+use super::labels::LabelCache;
+use super::user::UserSymbols;
+
+/// Addresses and ids to frames and labels, with everything that is remembered on the way.
+pub struct Resolver {
+    user: UserSymbols,
+    kernel: KernelSymbols,
+    kernel_frames: Cache<u64, Arc<Frame>>,
+    kernel_modules: Vec<Arc<Module>>,
+    interner: Interner,
+    labels: LabelCache,
+    loss: Loss,
+    cache_entries: usize,
+}
+
+impl Resolver {
+    /// A resolver that knows nothing yet.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        let cache_entries = options.cache_entries.max(1);
+        Self {
+            user: UserSymbols::new(options),
+            kernel: KernelSymbols::default(),
+            kernel_frames: Cache::new(cache_entries),
+            kernel_modules: Vec::new(),
+            interner: Interner::new(cache_entries * 2),
+            labels: LabelCache::default(),
+            loss: Loss::default(),
+            cache_entries,
+        }
+    }
+
+    /// The frames of a record, leaf first, and whose it is. What could not be found out is counted,
+    /// see [`Self::take_loss`].
+    pub fn stack(&mut self, sample: &RawSample) -> (Arc<[Arc<Frame>]>, Arc<Labels>) {
+        // A thread name that is new to a process is what an exec looks like from here.
+        let maybe_exec = !self.labels.knows(sample.process, sample.comm);
+        let process = self.user.observe(sample.process, maybe_exec);
+        let labels = self.labels.labels(process, sample.comm);
+
+        let mut frames = Vec::with_capacity(sample.kernel.len() + sample.user.len());
+        for (depth, &address) in sample.kernel.iter().enumerate() {
+            let frame = self.kernel_frame(lookup_address(depth, address));
+            frames.push(frame);
+        }
+        if !sample.kernel.is_empty() && self.kernel.is_hidden() {
+            self.loss.add(Stage::Symbolize, "kernel addresses hidden", 1);
+        }
+        let comm = &labels.comm;
+        for (depth, &address) in sample.user.iter().enumerate() {
+            let address = lookup_address(depth, address);
+            self.user.frames(sample.process, comm, address, &mut self.interner, &mut frames);
+        }
+        if !sample.user.is_empty() {
+            self.user.count(sample.process, &mut self.loss);
+        }
+        (frames.into(), labels)
+    }
+
+    /// What could not be found out since the last call.
+    pub fn take_loss(&mut self) -> Loss {
+        std::mem::take(&mut self.loss)
+    }
+
+    fn kernel_frame(&mut self, address: u64) -> Arc<Frame> {
+        if let Some(known) = self.kernel_frames.get(&address) {
+            return Arc::clone(known);
+        }
+        let mut reread = false;
+        let symbol = self.kernel.find(address, || reread = true);
+        let frame = match symbol {
+            Some(symbol) => Frame {
+                name: symbol.name.into(),
+                kind: FrameKind::Kernel,
+                module: Some(kernel_module(&mut self.kernel_modules, symbol.module)),
+                address: symbol.address,
+                source: None,
+                named: true,
+            },
+            None => Frame {
+                name: format!("[kernel+{address:#x}]").into(),
+                kind: FrameKind::Kernel,
+                module: Some(kernel_module(&mut self.kernel_modules, "[kernel]")),
+                address,
+                source: None,
+                named: false,
+            },
+        };
+        if reread {
+            self.kernel_frames = Cache::new(self.cache_entries);
+        }
+        let frame = self.interner.intern(frame);
+        // A function that was loaded later may come to be there: unnamed addresses are asked again.
+        if frame.named {
+            self.kernel_frames.insert(address, Arc::clone(&frame));
+        }
+        frame
+    }
+}
+
+/// Frame 0 is where the thread was. All others are return addresses, behind the call: the call
+/// itself is what ran, and it may be the last instruction of its function.
+fn lookup_address(depth: usize, address: u64) -> u64 {
+    if depth == 0 { address } else { address.saturating_sub(1) }
+}
+
+/// There are as many modules as the kernel has: a few hundred at most.
+fn kernel_module(modules: &mut Vec<Arc<Module>>, name: &str) -> Arc<Module> {
+    if let Some(known) = modules.iter().find(|module| &*module.path == name) {
+        return Arc::clone(known);
+    }
+    let module = Arc::new(Module { path: name.into(), build_id: None });
+    modules.push(Arc::clone(&module));
+    module
+}

@@ -1,0 +1,246 @@
+//! User-space addresses to frames: by the file, the perf map or the vDSO that the code came from.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use quick_cache::unsync::Cache;
+use rustc_hash::FxHashMap;
+
+use crate::model::{Frame, FrameKind, Loss, Module, ProcessId, SourceLine, Stage};
+use crate::procs::{Mapping, MappingKind, ObjectFile, Process, ProcessTable};
+
+use super::Options;
+use super::demangle::demangle;
+use super::elf::{ElfOptions, ElfSymbols, Found};
+use super::intern::Interner;
+use super::perf_map::PerfMap;
+use super::vdso;
+
+/// What all perf maps together may take, in bytes.
+const PERF_MAP_BYTES: usize = 128 << 20;
+/// Most perf maps.
+const PERF_MAPS: usize = 256;
+/// Most functions inlined at one address that are shown.
+const MAX_INLINED: usize = 64;
+
+const GONE: &str = "process gone before its maps were read";
+const REFUSED: &str = "too many files open";
+const PERF_MAP_CUT: &str = "perf map over its limit";
+
+/// Everything that is known of user space.
+pub(super) struct UserSymbols {
+    procs: ProcessTable,
+    elf: ElfSymbols,
+    /// Frames by file and address in it, leaf first.
+    frames: Cache<(u64, u64), Arc<[Arc<Frame>]>>,
+    modules: FxHashMap<u64, Arc<Module>>,
+    perf_maps: FxHashMap<ProcessId, PerfMap>,
+    vdso: Option<(Arc<ObjectFile>, u64)>,
+    loss: Loss,
+}
+
+impl UserSymbols {
+    pub(super) fn new(options: Options) -> Self {
+        let mut procs = ProcessTable::new(options.procs);
+        let vdso = vdso::copy().and_then(|(fd, size)| Some((procs.adopt(fd, &"[vdso]".into())?, size)));
+        Self {
+            procs,
+            elf: ElfSymbols::new(ElfOptions {
+                memory_bytes: options.memory_bytes,
+                max_debug_info_bytes: options.max_debug_info_bytes,
+                debug_dirs: options.debug_dirs,
+                inlined: options.inlined,
+            }),
+            frames: Cache::new(options.cache_entries.max(1)),
+            modules: FxHashMap::default(),
+            perf_maps: FxHashMap::default(),
+            vdso,
+            loss: Loss::default(),
+        }
+    }
+
+    /// The process, its maps read if they never were, or if it may have called exec since.
+    pub(super) fn observe(&mut self, id: ProcessId, maybe_exec: bool) -> &mut Process {
+        self.elf.sweep();
+        if maybe_exec {
+            self.procs.recheck(id);
+        }
+        self.procs.observe(id)
+    }
+
+    /// Counts what was lost with a sample of this process.
+    pub(super) fn count(&mut self, id: ProcessId, loss: &mut Loss) {
+        if !self.procs.observe(id).maps_known() {
+            loss.add(Stage::Symbolize, GONE, 1);
+        }
+        loss.add(Stage::Symbolize, REFUSED, self.procs.take_refused());
+        loss.merge(&std::mem::take(&mut self.loss));
+    }
+
+    /// Appends the frames at an address of an observed process, innermost first.
+    pub(super) fn frames(
+        &mut self,
+        id: ProcessId,
+        comm: &str,
+        address: u64,
+        interner: &mut Interner,
+        out: &mut Vec<Arc<Frame>>,
+    ) {
+        let Some(mapping) = self.procs.lookup(id, address).cloned() else {
+            // Nothing is mapped there any more, or nothing is known of the process.
+            out.push(interner.intern(unnamed(comm, address, None)));
+            return;
+        };
+        match &mapping.kind {
+            MappingKind::File { file: Some(file), path } if file.elf().is_some() => {
+                self.file_frames(file, path, mapping.offset_of(address), interner, out);
+            }
+            MappingKind::File { path, .. } => {
+                // Run-time compilers also write to files (memfd) that hold plain code.
+                let frame = self.generated(id, address, interner).unwrap_or_else(|| {
+                    let module = Arc::new(Module { path: Arc::clone(path), build_id: None });
+                    interner.intern(unnamed(base_name(path), mapping.offset_of(address), Some(module)))
+                });
+                out.push(frame);
+            }
+            MappingKind::Anonymous => {
+                let frame = self.generated(id, address, interner);
+                out.push(frame.unwrap_or_else(|| interner.intern(unnamed("anon", address, None))));
+            }
+            MappingKind::Vdso => self.vdso_frames(&mapping, address, interner, out),
+            MappingKind::Special(name) => {
+                let name = name.trim_matches(['[', ']']);
+                out.push(interner.intern(unnamed(name, address, None)));
+            }
+        }
+    }
+
+    fn vdso_frames(
+        &mut self,
+        mapping: &Mapping,
+        address: u64,
+        interner: &mut Interner,
+        out: &mut Vec<Arc<Frame>>,
+    ) {
+        let offset = address.wrapping_sub(mapping.start);
+        match self.vdso.clone() {
+            Some((file, size)) if size == mapping.end - mapping.start => {
+                let path = Arc::clone(file.path());
+                self.file_frames(&file, &path, offset, interner, out);
+            }
+            _ => out.push(interner.intern(unnamed("vdso", offset, None))),
+        }
+    }
+
+    fn file_frames(
+        &mut self,
+        file: &Arc<ObjectFile>,
+        path: &Arc<str>,
+        offset: u64,
+        interner: &mut Interner,
+        out: &mut Vec<Arc<Frame>>,
+    ) {
+        let key = (file.serial(), offset);
+        if let Some(known) = self.frames.get(&key) {
+            out.extend(known.iter().cloned());
+            return;
+        }
+        let address = file.elf().and_then(|elf| elf.address_of(offset));
+        let loss = &mut self.loss;
+        let found = address.and_then(|address| {
+            self.elf.find(file, address, |reason| {
+                tracing::debug!(path = &**file.path(), reason, "symbols are limited");
+                loss.add(Stage::Symbolize, reason, 1);
+            })
+        });
+        let module = self.module(file);
+        let start = out.len();
+        match found {
+            Some(found) => named(&found, &module, interner, out),
+            // A page that no segment covers has no address of its own: the offset serves.
+            None => {
+                out.push(interner.intern(unnamed(base_name(path), address.unwrap_or(offset), Some(module))))
+            }
+        }
+        self.frames.insert(key, out.get(start..).unwrap_or_default().into());
+    }
+
+    fn module(&mut self, file: &ObjectFile) -> Arc<Module> {
+        // Bounded by the frames that refer to them; started over when files came and went.
+        if self.modules.len() > 65_536 {
+            self.modules.clear();
+        }
+        let module = self.modules.entry(file.serial()).or_insert_with(|| {
+            let build_id = file.elf().and_then(|elf| elf.build_id.clone());
+            Arc::new(Module { path: Arc::clone(file.path()), build_id })
+        });
+        Arc::clone(module)
+    }
+
+    fn generated(&mut self, id: ProcessId, address: u64, interner: &mut Interner) -> Option<Arc<Frame>> {
+        let file = self.procs.perf_map(id)?;
+        if !self.perf_maps.contains_key(&id) {
+            let procs = &self.procs;
+            self.perf_maps.retain(|&id, _| procs.contains(id));
+            if self.perf_maps.len() >= PERF_MAPS {
+                self.perf_maps.clear();
+            }
+        }
+        let map = self.perf_maps.entry(id).or_insert_with(|| PerfMap::new(file));
+        let (was_cut, bytes) = (map.is_truncated(), map.memory_bytes());
+        let frame = map.find(address).map(|(name, start)| Frame {
+            name: demangle(name).into(),
+            kind: FrameKind::Jit,
+            module: None,
+            address: start,
+            source: None,
+            named: true,
+        });
+        if map.is_truncated() && !was_cut {
+            self.loss.add(Stage::Symbolize, PERF_MAP_CUT, 1);
+        }
+        if map.memory_bytes() != bytes
+            && self.perf_maps.values().map(PerfMap::memory_bytes).sum::<usize>() > PERF_MAP_BYTES
+        {
+            // One alone always fits; the others are read again when they are needed.
+            self.perf_maps.retain(|&other, _| other == id);
+        }
+        frame.map(|frame| interner.intern(frame))
+    }
+}
+
+/// A function and what was inlined into it, innermost first.
+fn named(found: &Found, module: &Arc<Module>, interner: &mut Interner, out: &mut Vec<Arc<Frame>>) {
+    let source =
+        |file: &Option<String>| file.as_ref().map(|file| SourceLine { file: file.as_str().into(), line: 0 });
+    for (name, file) in found.inlined.iter().rev().take(MAX_INLINED) {
+        out.push(interner.intern(Frame {
+            name: demangle(name).into(),
+            kind: FrameKind::UserInlined,
+            module: Some(Arc::clone(module)),
+            // An inlined function has no start: equal ones are one frame wherever they were inlined.
+            address: 0,
+            source: source(file),
+            named: true,
+        }));
+    }
+    out.push(interner.intern(Frame {
+        name: demangle(&found.name).into(),
+        kind: FrameKind::User,
+        module: Some(Arc::clone(module)),
+        address: found.address,
+        source: source(&found.source),
+        named: true,
+    }));
+}
+
+/// `[binary+0xaddress]`: for a file the address as its ELF headers count it (what `addr2line -e`
+/// takes), for everything else the address in memory.
+fn unnamed(what: &str, address: u64, module: Option<Arc<Module>>) -> Frame {
+    let name = format!("[{what}+{address:#x}]").into();
+    Frame { name, kind: FrameKind::User, module, address, source: None, named: false }
+}
+
+fn base_name(path: &str) -> &str {
+    Path::new(path).file_name().and_then(|name| name.to_str()).unwrap_or(path)
+}
