@@ -1,0 +1,15 @@
+//! Tests that drive the real `profiler` binary on this kernel, against workloads that know their own
+//! truth. Those that need root or a browser say so when they are skipped.
+
+mod bad_input;
+mod browser;
+mod cli;
+mod daemon;
+mod hidden_files;
+mod lifecycle;
+mod names;
+mod off_cpu;
+mod on_cpu;
+mod recording;
+mod signals;
+mod workloads;

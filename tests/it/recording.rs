@@ -1,0 +1,88 @@
+//! What the recording tests share: one `profiler record` in a directory of its own.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use profiler_tests::folded::Folded;
+use profiler_tests::pprof::Profile;
+use profiler_tests::run::{Outcome, Running, command};
+use profiler_tests::svg::Svg;
+use profiler_tests::workload::Workload;
+use tempfile::TempDir;
+
+/// A directory for the files of one recording.
+pub(crate) struct Recording {
+    dir: TempDir,
+}
+
+impl Recording {
+    pub(crate) fn new() -> Result<Self> {
+        Ok(Self { dir: TempDir::new()? })
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// `profiler record OPTIONS... -o FILE...`, where `options` are split at blanks.
+    fn line(&self, options: &str, files: &[&str]) -> Vec<OsString> {
+        let mut line = vec![OsString::from("record")];
+        line.extend(options.split_whitespace().map(OsString::from));
+        for file in files {
+            line.extend([OsString::from("-o"), self.path(file).into()]);
+        }
+        line
+    }
+
+    /// Starts a recording and comes back at once.
+    pub(crate) fn start(&self, options: &str, files: &[&str]) -> Result<Running> {
+        Running::start(command(self.line(options, files))?)
+    }
+
+    /// Records and waits for the end.
+    pub(crate) fn record(&self, options: &str, files: &[&str]) -> Result<Outcome> {
+        self.start(options, files)?.wait()
+    }
+
+    /// Records a workload from its start to its end.
+    pub(crate) fn record_workload(
+        &self,
+        options: &str,
+        files: &[&str],
+        workload: &Workload,
+    ) -> Result<Outcome> {
+        let mut line = self.line(options, files);
+        line.push("--".into());
+        line.extend(workload.line().iter().cloned());
+        Running::start(command(line)?)?.wait()
+    }
+
+    pub(crate) fn text(&self, name: &str) -> Result<String> {
+        std::fs::read_to_string(self.path(name)).with_context(|| format!("no file {name}"))
+    }
+
+    pub(crate) fn folded(&self, name: &str) -> Result<Folded> {
+        Folded::parse(&self.text(name)?).with_context(|| format!("{name} is not folded"))
+    }
+
+    pub(crate) fn svg(&self, name: &str) -> Result<Svg> {
+        Svg::parse(&self.text(name)?).with_context(|| format!("{name} is no flame graph"))
+    }
+
+    pub(crate) fn pprof(&self, name: &str) -> Result<Profile> {
+        let bytes = std::fs::read(self.path(name)).with_context(|| format!("no file {name}"))?;
+        Profile::decode_gz(&bytes).with_context(|| format!("{name} is no pprof"))
+    }
+}
+
+/// `part / whole`, for assertions on ratios.
+pub(crate) fn ratio(part: f64, whole: f64) -> f64 {
+    assert!(whole > 0.0, "nothing to compare {part} with");
+    part / whole
+}
+
+/// Whether `seen` is within this share of the truth.
+pub(crate) fn within(share: f64, seen: f64, truth: f64) -> bool {
+    (ratio(seen, truth) - 1.0).abs() <= share
+}

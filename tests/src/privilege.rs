@@ -1,0 +1,54 @@
+//! Runs privileged tests one at a time as root, and says so when there is no root.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context as _, Result};
+
+use crate::binary::cache_dir;
+
+/// Leaves the test, loudly, without root; otherwise gives a guard that keeps other privileged tests
+/// waiting. The test must return `anyhow::Result<()>`.
+#[macro_export]
+macro_rules! require_root {
+    () => {
+        match $crate::privilege::Exclusive::acquire()? {
+            Some(guard) => guard,
+            None => return Ok(()),
+        }
+    };
+}
+
+/// The right to disturb the machine: profilers and busy workloads spoil each other's figures.
+#[derive(Debug)]
+pub struct Exclusive(#[expect(dead_code, reason = "holds the file lock until it is dropped")] File);
+
+impl Exclusive {
+    /// Waits for its turn; `None`, after saying so, without root.
+    ///
+    /// # Errors
+    /// When the lock file cannot be used.
+    pub fn acquire() -> Result<Option<Self>> {
+        if !rustix::process::geteuid().is_root() {
+            skip("needs root");
+            return Ok(None);
+        }
+        let path = cache_dir()?.join("lock");
+        // A lock on the file serves threads and other test processes alike, since each opens it anew.
+        let file = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+        Ok(Some(Self(file)))
+    }
+}
+
+/// Says that the running test is skipped, and how many were so far. Goes straight to stderr, which
+/// the test runner does not capture, so that it is seen although the test counts as passed.
+pub fn skip(reason: &str) {
+    static SKIPPED: AtomicUsize = AtomicUsize::new(0);
+    let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
+    let thread = std::thread::current();
+    let name = thread.name().unwrap_or("a test");
+    // Nothing to be done if stderr is gone.
+    _ = writeln!(std::io::stderr(), "skipped: {reason}: {name} ({count} skipped so far)");
+}

@@ -1,0 +1,208 @@
+// Threads that each wait in one way: asleep, on a mutex, on a pipe, woken on another CPU, for ever.
+// Truth: wall time each measured around its own waits. Usage: offcpu TRUTH_FILE SECONDS
+//
+// A role is one thread; its name is the role's. All its waits are measured, so that the sum is what
+// a profile of the thread's off-CPU time must show.
+#include "common.h"
+#include <semaphore.h>
+
+struct role {
+    const char *comm;
+    void (*run)(struct role *);
+    uint64_t wait_ns, waits, short_waits_ns, started_ns;
+};
+
+static uint64_t deadline_ns;
+static int over(void) { return wall_ns() >= deadline_ns; }
+
+static void waited(struct role *role, uint64_t since_ns) {
+    uint64_t ns = wall_ns() - since_ns;
+    role->wait_ns += ns;
+    role->short_waits_ns += ns < 1000000 ? ns : 0;
+    role->waits++;
+}
+
+// --- asleep ---------------------------------------------------------------------------------
+FRAME void run_sleeper(struct role *role) {
+    while (!over()) {
+        uint64_t before = wall_ns();
+        sleep_ns(10000000);
+        waited(role, before);
+    }
+}
+
+// --- on a mutex that another thread holds ---------------------------------------------------
+// The holder holds it 8 ms and leaves it 2 ms. The waiter comes as soon as it is held, so that its
+// waits are about 8 ms for the mutex and 2 ms for the next round.
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static sem_t held;
+
+static void *holder(void *unused) {
+    pthread_setname_np(pthread_self(), "oc-holder");
+    while (!over()) {
+        pthread_mutex_lock(&mutex);
+        sem_post(&held);
+        sleep_ns(8000000);
+        pthread_mutex_unlock(&mutex);
+        sleep_ns(2000000);
+    }
+    sem_post(&held);
+    return unused;
+}
+FRAME void run_mutex(struct role *role) {
+    while (!over()) {
+        uint64_t before = wall_ns();
+        sem_wait(&held);
+        waited(role, before);
+        before = wall_ns();
+        pthread_mutex_lock(&mutex);
+        waited(role, before);
+        pthread_mutex_unlock(&mutex);
+    }
+}
+
+// --- on a pipe that is written now and then -------------------------------------------------
+static int pipe_ends[2];
+
+static void *writer(void *unused) {
+    pthread_setname_np(pthread_self(), "oc-writer");
+    char byte = 'x';
+    while (!over()) {
+        sleep_ns(7000000);
+        if (write(pipe_ends[1], &byte, 1) != 1) {
+            break;
+        }
+    }
+    close(pipe_ends[1]);
+    return unused;
+}
+FRAME void run_pipe(struct role *role) {
+    for (;;) {
+        char byte;
+        uint64_t before = wall_ns();
+        ssize_t got = read(pipe_ends[0], &byte, 1);
+        waited(role, before);
+        if (got != 1) {
+            return;
+        }
+    }
+}
+
+// --- asleep on one CPU, woken on another ----------------------------------------------------
+// While the migrator sleeps, its waker moves it to the other CPU and then wakes it.
+static sem_t wake;
+static int cpus[2], cpu_count;
+static pthread_t migrator;
+static uint64_t migrations;
+static volatile int migrating = 1;
+
+static void *waker(void *unused) {
+    pthread_setname_np(pthread_self(), "oc-waker");
+    for (int round = 0; migrating; round++) {
+        sleep_ns(6000000);
+        cpu_set_t set;
+        CPU_ZERO(&set);
+        CPU_SET(cpus[round % cpu_count], &set);
+        pthread_setaffinity_np(migrator, sizeof set, &set);
+        sem_post(&wake);
+    }
+    return unused;
+}
+FRAME void run_migrator(struct role *role) {
+    while (!over()) {
+        int cpu_before = sched_getcpu();
+        uint64_t before = wall_ns();
+        sem_wait(&wake);
+        waited(role, before);
+        migrations += sched_getcpu() != cpu_before;
+    }
+    migrating = 0;
+}
+
+// --- blocked until the end ------------------------------------------------------------------
+static int silent_ends[2];
+
+FRAME void run_stuck(struct role *role) {
+    char byte;
+    role->started_ns = wall_ns();
+    while (read(silent_ends[0], &byte, 1) != 1) {
+    }
+}
+
+static struct role roles[] = {
+    {.comm = "oc-sleeper", .run = run_sleeper},   {.comm = "oc-mutex", .run = run_mutex},
+    {.comm = "oc-pipe", .run = run_pipe},         {.comm = "oc-migrator", .run = run_migrator},
+    {.comm = "oc-stuck", .run = run_stuck},
+};
+enum { ROLES = sizeof roles / sizeof *roles };
+
+static void *run_role(void *argument) {
+    struct role *role = argument;
+    pthread_setname_np(pthread_self(), role->comm);
+    role->run(role);
+    return NULL;
+}
+
+static pthread_t start(void *(*body)(void *), void *argument) {
+    pthread_t id;
+    if (pthread_create(&id, NULL, body, argument) != 0) {
+        perror("pthread_create");
+        exit(111);
+    }
+    return id;
+}
+
+int main(int argc, char **argv) {
+    uint64_t begin_ns = wall_ns();
+    deadline_ns = begin_ns + (uint64_t)(seconds_argument(argc, argv) * 1e9);
+    cpu_set_t allowed;
+    sched_getaffinity(0, sizeof allowed, &allowed);
+    for (int cpu = 0; cpu < CPU_SETSIZE && cpu_count < 2; cpu++) {
+        if (CPU_ISSET(cpu, &allowed)) {
+            cpus[cpu_count++] = cpu;
+        }
+    }
+    sem_init(&held, 0, 0);
+    sem_init(&wake, 0, 0);
+    if (pipe(pipe_ends) != 0 || pipe(silent_ends) != 0) {
+        perror("pipe");
+        return 111;
+    }
+    pthread_t ids[ROLES], helpers[3];
+    for (int i = 0; i < ROLES; i++) {
+        ids[i] = start(run_role, &roles[i]);
+        if (roles[i].run == run_migrator) {
+            migrator = ids[i];
+        }
+    }
+    helpers[0] = start(holder, NULL);
+    helpers[1] = start(writer, NULL);
+    helpers[2] = start(waker, NULL);
+    for (int i = 0; i < ROLES; i++) {
+        if (roles[i].run != run_stuck) {
+            pthread_join(ids[i], NULL);
+        }
+    }
+    for (int i = 0; i < 3; i++) {
+        pthread_join(helpers[i], NULL);
+    }
+
+    FILE *truth = truth_open(argv[1]);
+    fprintf(truth, "{\"roles\":[");
+    for (int i = 0; i < ROLES; i++) {
+        struct role *role = &roles[i];
+        if (role->run == run_stuck) {
+            // It never comes back to say how long it waited.
+            role->wait_ns = wall_ns() - role->started_ns;
+            role->waits = 1;
+        }
+        fprintf(truth, "%s{\"comm\":\"%s\",\"wait_ns\":%llu,\"waits\":%llu,\"short_waits_ns\":%llu}", i ? "," : "",
+                role->comm, (unsigned long long)role->wait_ns, (unsigned long long)role->waits,
+                (unsigned long long)role->short_waits_ns);
+    }
+    fprintf(truth, "],\"migrations\":%llu,\"cpus\":%d,\"wall_ns\":%llu}\n", (unsigned long long)migrations,
+            cpu_count, (unsigned long long)(wall_ns() - begin_ns));
+    truth_close(truth, argv[1]);
+    // Ends the thread that is stuck, too.
+    _exit(0);
+}
