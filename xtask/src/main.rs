@@ -1,2 +1,49 @@
-//! stub
-fn main() {}
+//! The project's own tasks: `cargo xtask build-ebpf`.
+
+mod build_ebpf;
+mod packages;
+mod run;
+mod source_hash;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// The project's own tasks
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Build the eBPF object from source and check it in
+    ///
+    /// Installs what it needs if it is missing: a rustc with the source of its library, and bpf-linker.
+    /// PROFILER_EBPF_RUSTC names the rustc to use.
+    BuildEbpf {
+        /// Write nothing: fail if the object checked in was built from other sources
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    match run_task(Arguments::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            error.downcast_ref::<run::Failed>().map_or(1, run::Failed::code).into()
+        }
+    }
+}
+
+fn run_task(task: Task) -> Result<()> {
+    match task {
+        Task::BuildEbpf { check: false } => build_ebpf::write(),
+        Task::BuildEbpf { check: true } => build_ebpf::check().map(drop),
+    }
+}

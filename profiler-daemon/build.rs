@@ -1,0 +1,80 @@
+//! Generates the code of `proto/` and embeds the eBPF object.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use anyhow::{Context as _, Result, ensure};
+use prost::Message as _;
+
+#[path = "../xtask/src/source_hash.rs"]
+mod source_hash;
+
+/// Names a file that is embedded in place of the checked-in object: the one a test run has just built.
+const OBJECT_OVERRIDE: &str = "PROFILER_EBPF_OBJECT";
+
+fn main() -> Result<()> {
+    let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR is not set")?);
+    let out = PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR is not set")?);
+    embed_object(&package, &out)?;
+    generate(&package.join("proto"), &out)
+}
+
+/// Puts the eBPF object into `OUT_DIR/profiler.bpf.o`.
+fn embed_object(package: &Path, out: &Path) -> Result<()> {
+    println!("cargo::rerun-if-env-changed={OBJECT_OVERRIDE}");
+    let object = match env::var_os(OBJECT_OVERRIDE) {
+        Some(object) => PathBuf::from(object),
+        None => checked_in_object(package)?,
+    };
+    rerun_if_changed(&object);
+    fs::copy(&object, out.join("profiler.bpf.o"))
+        .with_context(|| format!("cannot embed the eBPF object {}", object.display()))?;
+    Ok(())
+}
+
+/// The checked-in object, if it was built from the sources beside it.
+fn checked_in_object(package: &Path) -> Result<PathBuf> {
+    let workspace = package.parent().context("the package lies in the workspace")?;
+    for path in source_hash::SOURCES.iter().chain([&source_hash::OBJECT_HASH]) {
+        rerun_if_changed(&workspace.join(path));
+    }
+    let hash = source_hash::source_hash(workspace).context("cannot hash the eBPF sources")?;
+    let built_from = fs::read_to_string(workspace.join(source_hash::OBJECT_HASH)).unwrap_or_default();
+    ensure!(
+        built_from.trim() == hash,
+        "{} was not built from the sources in this tree; run `cargo xtask build-ebpf`",
+        source_hash::OBJECT
+    );
+    Ok(workspace.join(source_hash::OBJECT))
+}
+
+/// Generates messages, clients and servers of `profiler.v1`, its descriptors for reflection, and
+/// the messages of `third_party`.
+fn generate(proto: &Path, out: &Path) -> Result<()> {
+    rerun_if_changed(proto);
+    let descriptors = compile(proto, &proto.join("profiler/v1"))?;
+    fs::write(out.join("profiler_descriptor.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().compile_fds(descriptors).context("cannot generate profiler.v1")?;
+
+    let third_party = proto.join("third_party");
+    tonic_prost_build::Config::new()
+        .compile_fds(compile(&third_party, &third_party)?)
+        .context("cannot generate proto/third_party")
+}
+
+/// Compiles every file of a directory, with their comments and imports.
+fn compile(include: &Path, directory: &Path) -> Result<tonic_prost_build::FileDescriptorSet> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "proto") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(protox::compile(files, [include])?)
+}
+
+fn rerun_if_changed(path: &Path) {
+    println!("cargo::rerun-if-changed={}", path.display());
+}
