@@ -8,11 +8,11 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use tracing::{debug, error, warn};
+use tracing::{debug, warn};
 
 use crate::decode;
 use crate::kernel::{self, Counters, Kernel, KernelError};
-use crate::model::{KindLoss, MonoNs, ProfileKind, RawBatch, Stage, Target};
+use crate::model::{KindLoss, MonoNs, RawBatch, Stage, Target};
 
 /// How often the rings are drained when nothing wakes us. A wake-up for each record would cost
 /// more than the records.
@@ -88,7 +88,7 @@ pub(super) fn start(
     // The descriptors belong to `kernel`, which lives as long as the task.
     let wakers = [watch(control)?, watch(on_cpu)?, watch(off_cpu)?];
     let task =
-        Task { kernel, output, snapshot: Arc::clone(&snapshot), reported: KindLoss::default(), refused: KindLoss::default() };
+        Task { kernel, output, snapshot: Arc::clone(&snapshot), reported: KindLoss::default(), unsent: KindLoss::default() };
     Ok((KernelHandle { requests, snapshot }, task.run(incoming, wakers)))
 }
 
@@ -98,8 +98,8 @@ struct Task {
     snapshot: Arc<Mutex<Snapshot>>,
     /// Kernel-side losses that were passed on.
     reported: KindLoss,
-    /// Records that could not be decoded, not passed on yet.
-    refused: KindLoss,
+    /// Losses that are known here but not passed on yet.
+    unsent: KindLoss,
 }
 
 impl Task {
@@ -116,7 +116,7 @@ impl Task {
                 _ = drain.tick() => {}
                 () = any_readable(&wakers) => {}
             }
-            let mut loss = std::mem::take(&mut self.refused);
+            let mut loss = std::mem::take(&mut self.unsent);
             if looked_around.elapsed() >= LOOK_AROUND_EVERY {
                 looked_around = Instant::now();
                 self.kernel.follow_cpus();
@@ -124,10 +124,13 @@ impl Task {
             }
             // Where the next stage lags behind, records wait in the ring: what no longer fits
             // there is counted by the program that wanted to write it.
-            match self.output.try_reserve() {
-                Ok(_) => self.forward(loss).await,
-                Err(mpsc::error::TrySendError::Full(())) => self.refused.merge(&loss),
-                Err(mpsc::error::TrySendError::Closed(())) => break,
+            if self.output.is_closed() {
+                break;
+            }
+            if self.output.capacity() == 0 {
+                self.unsent.merge(&loss);
+            } else {
+                self.forward(loss).await;
             }
         }
         debug!("the kernel task ends");
