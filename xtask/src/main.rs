@@ -1,9 +1,12 @@
-//! The project's own tasks: `cargo xtask build-ebpf`.
+//! The project's own tasks: `cargo xtask build-ebpf | tidy | lint | test`.
 
 mod build_ebpf;
+mod lint;
 mod packages;
 mod run;
 mod source_hash;
+mod test;
+mod tidy;
 
 use std::process::ExitCode;
 
@@ -29,6 +32,20 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Check the house rules
+    ///
+    /// How files open and how long they are, who imports whom, what must not stay in the tree.
+    Tidy,
+    /// Check the house rules, formatting, clippy and rustdoc
+    Lint,
+    /// Rebuild the eBPF object from source and run all tests with it
+    ///
+    /// As root it first installs the Debian packages that the tests need and that are missing.
+    Test {
+        /// Skip the tests that need root, although we are root
+        #[arg(long)]
+        unprivileged: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -45,5 +62,8 @@ fn run_task(task: Task) -> Result<()> {
     match task {
         Task::BuildEbpf { check: false } => build_ebpf::write(),
         Task::BuildEbpf { check: true } => build_ebpf::check().map(drop),
+        Task::Tidy => tidy::run(),
+        Task::Lint => lint::lint(),
+        Task::Test { unprivileged } => test::test(unprivileged),
     }
 }

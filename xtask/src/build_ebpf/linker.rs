@@ -51,7 +51,14 @@ fn find_or_install(tools: &Path) -> Result<PathBuf> {
     }
     let (major, minor, patch) = VERSION;
     run(cargo()
-        .args(["install", "bpf-linker", "--locked", "--version", &format!("{major}.{minor}.{patch}"), "--root"])
+        .args([
+            "install",
+            "bpf-linker",
+            "--locked",
+            "--version",
+            &format!("{major}.{minor}.{patch}"),
+            "--root",
+        ])
         .arg(tools))
     .context("cannot install bpf-linker")?;
     Ok(ours)

@@ -1,8 +1,8 @@
 //! Finds a compiler that can build `core` for the kernel, or installs one.
 
+use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::env;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -60,9 +60,12 @@ pub(crate) fn find() -> Result<Toolchain> {
 }
 
 fn first_usable(refused: &mut Vec<String>) -> Option<Toolchain> {
-    let nightly = output(
-        Command::new("rustup").env("RUSTUP_AUTO_INSTALL", "0").args(["which", "--toolchain", "nightly", "rustc"]),
-    )
+    let nightly = output(Command::new("rustup").env("RUSTUP_AUTO_INSTALL", "0").args([
+        "which",
+        "--toolchain",
+        "nightly",
+        "rustc",
+    ]))
     .map(PathBuf::from);
     let mut candidates: Vec<PathBuf> = nightly.into_iter().chain(all_on_path("rustc")).collect();
     candidates.push("/usr/bin/rustc".into());
@@ -117,10 +120,9 @@ fn cargo_for(rustc: &Path, version: &str) -> PathBuf {
 /// The shared library of LLVM that the loader gives to this compiler.
 fn llvm_of(rustc: &Path) -> Result<PathBuf> {
     // As ldd does: with this variable set, the loader lists the libraries and does not start the program.
-    let libraries = output(
-        Command::new(rustc).env("LD_TRACE_LOADED_OBJECTS", "1").env_remove("LD_LIBRARY_PATH"),
-    )
-    .unwrap_or_default();
+    let libraries =
+        output(Command::new(rustc).env("LD_TRACE_LOADED_OBJECTS", "1").env_remove("LD_LIBRARY_PATH"))
+            .unwrap_or_default();
     parse_llvm(&libraries).map(PathBuf::from).with_context(|| {
         format!("{} has LLVM inside and not as a shared library, which bpf-linker needs", rustc.display())
     })
