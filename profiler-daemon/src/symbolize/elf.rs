@@ -122,29 +122,54 @@ impl ElfSymbols {
         }
         let loaded = self.loaded.get_mut(&serial)?;
         loaded.used = now;
-        let sources = loaded.sources();
-        for (at, source) in sources.iter().enumerate() {
-            let answer = catch_unwind(AssertUnwindSafe(|| ask(&self.blazesym, source, address)));
-            let Ok(found) = answer else {
-                // Its caches may be half-written: start over, without this file.
-                self.give_up(serial, BROKEN, &mut report);
-                self.blazesym = fresh(self.options.inlined);
-                self.loaded.clear();
-                self.bytes = 0;
-                return None;
-            };
-            if at == 0
-                && now.elapsed() > MAX_LOOKUP
-                && let Some(loaded) = self.loaded.get_mut(&serial)
-            {
-                loaded.debug_info = false;
-                report(TOO_SLOW);
-            }
-            if found.is_some() {
-                return found;
+        let (detailed, tables) = loaded.sources();
+        let mut found = match detailed {
+            Some(source) => self.ask(serial, &source, address, &mut report)?,
+            None => None,
+        };
+        if now.elapsed() > MAX_LOOKUP
+            && let Some(loaded) = self.loaded.get_mut(&serial)
+            && std::mem::take(&mut loaded.debug_info)
+        {
+            report(TOO_SLOW);
+        }
+        if found.as_ref().is_some_and(|found| is_mangled(&found.name)) {
+            return found;
+        }
+        // Debug information that cannot be read must not hide the symbol table. And where it has
+        // no more than line tables, its names lack the path that the symbol table's have.
+        for source in tables {
+            if let Some(symbol) = self.ask(serial, &source, address, &mut report)? {
+                match &mut found {
+                    None => return Some(symbol),
+                    Some(found) if found.address == symbol.address && is_mangled(&symbol.name) => {
+                        found.name = symbol.name;
+                    }
+                    Some(_) => {}
+                }
+                break;
             }
         }
-        None
+        found
+    }
+
+    /// Asks blazesym. `None` if it panicked: everything it knew is gone then.
+    fn ask(
+        &mut self,
+        serial: u64,
+        source: &Source<'_>,
+        address: u64,
+        report: &mut impl FnMut(Reason),
+    ) -> Option<Option<Found>> {
+        let answer = catch_unwind(AssertUnwindSafe(|| ask(&self.blazesym, source, address)));
+        if answer.is_err() {
+            // Its caches may be half-written: start over, without this file.
+            self.give_up(serial, BROKEN, report);
+            self.blazesym = fresh(self.options.inlined);
+            self.loaded.clear();
+            self.bytes = 0;
+        }
+        answer.ok()
     }
 
     /// Closes files that no process maps any more and nobody asked for lately.
@@ -241,24 +266,21 @@ impl Loaded {
         self.debug_file.iter().map(ObjectFile::proc_path).chain([self.file.proc_path()])
     }
 
-    /// Where to ask, best first.
-    fn sources(&self) -> Vec<Source<'static>> {
+    /// Where to ask: for debug information if it is to be used, and for symbol tables, best first.
+    fn sources(&self) -> (Option<Source<'static>>, Vec<Source<'static>>) {
         let source = |file: &ObjectFile, debug_info| {
             let mut elf = Elf::new(file.proc_path());
             elf.debug_syms = debug_info;
             Source::Elf(elf)
         };
-        let mut sources = Vec::with_capacity(2);
-        if let Some(debug_file) = &self.debug_file {
-            sources.push(source(debug_file, self.debug_info));
-        }
-        sources.push(source(&self.file, self.debug_info && self.debug_file.is_none()));
-        if self.debug_info && self.debug_file.is_none() {
-            // Debug information that cannot be read must not hide the symbol table.
-            sources.push(source(&self.file, false));
-        }
-        sources
+        let best = self.debug_file.as_ref().unwrap_or(&self.file);
+        let tables = self.debug_file.iter().chain([&*self.file]);
+        (self.debug_info.then(|| source(best, true)), tables.map(|file| source(file, false)).collect())
     }
+}
+
+fn is_mangled(name: &str) -> bool {
+    name.starts_with("_Z") || name.starts_with("_R")
 }
 
 fn fresh(inlined: bool) -> Symbolizer {
