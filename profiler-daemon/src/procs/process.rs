@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::model::ProcessId;
 
@@ -25,6 +25,8 @@ pub struct Process {
     /// None once the process is gone.
     pub(super) dir: Option<ProcDir>,
     pub(super) maps_read: Instant,
+    /// How long after `maps_read` an address that fits no mapping has them read again.
+    pub(super) reread_after: Duration,
     pub(super) image_checked: Instant,
     pub(super) used: Instant,
 }

@@ -1,6 +1,7 @@
 //! The table of processes: read at first sight, kept past their exit, bounded.
 
 use std::fs::File;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,8 +18,12 @@ use super::{ProcsError, cgroup};
 
 /// Bytes of `/proc/PID/maps` that are read at most: about 160 000 mappings.
 const MAX_MAPS: u64 = 16 << 20;
-/// An address that fits no mapping has the maps read again, but not more often than this.
-const REREAD_AFTER: Duration = Duration::from_millis(200);
+/// An address that fits no mapping has the maps read again: at once while that is rare, since a
+/// process that has just started maps its libraries one after another, and at most this often for
+/// one that keeps missing.
+const REREAD_AFTER: RangeInclusive<Duration> = Duration::from_millis(2)..=Duration::from_millis(200);
+/// A process that did not miss for this long may have its maps read at once again.
+const CALM_AFTER: Duration = Duration::from_secs(1);
 /// How often a process is checked for having called exec since.
 const CHECK_IMAGE_AFTER: Duration = Duration::from_secs(1);
 /// Processes and files that nobody looked at for this long are forgotten.
@@ -102,12 +107,15 @@ impl ProcessTable {
     }
 
     /// The mapping of an observed process that holds an address. Where none does, the maps are
-    /// read again, at most every 200 ms.
+    /// read again, at most every 200 ms for a process that keeps missing.
     pub fn lookup(&mut self, id: ProcessId, address: u64) -> Option<&Mapping> {
-        let process = self.processes.get(&id)?;
-        if process.find(address).is_none() {
+        let process = self.processes.get_mut(&id)?;
+        if process.find(address).is_none() && process.dir.is_some() {
             let now = Instant::now();
-            if process.dir.is_some() && now.duration_since(process.maps_read) >= REREAD_AFTER {
+            let since = now.duration_since(process.maps_read);
+            if since >= process.reread_after {
+                let next = if since >= CALM_AFTER { Duration::ZERO } else { process.reread_after * 2 };
+                process.reread_after = next.clamp(*REREAD_AFTER.start(), *REREAD_AFTER.end());
                 self.read(id, now);
             }
         }
@@ -283,6 +291,7 @@ impl Process {
             image: None,
             dir: None,
             maps_read: now,
+            reread_after: *REREAD_AFTER.start(),
             image_checked: now,
             used: now,
         }

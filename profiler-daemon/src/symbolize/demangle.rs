@@ -107,12 +107,10 @@ mod tests {
     #[test]
     fn a_name_that_unfolds_without_end_stays_mangled() {
         // Each S_ substitution doubles what it stands for.
-        let mut name = "_Z1fI1XE".to_owned();
-        name.push_str("S_I");
         let mut bomb = "_ZN1aI".to_owned();
         bomb.push_str(&"1bIS_S_S_S_".repeat(40));
         bomb.push_str(&"E".repeat(42));
-        assert!(demangle(&bomb).len() <= MAX_MANGLED);
+        assert!(demangle(&bomb).len() <= MAX_NAME);
         assert!(demangle(&"x".repeat(100_000)).len() <= MAX_NAME);
         assert!(demangle(&"é".repeat(100_000)).len() <= MAX_NAME);
     }
@@ -121,7 +119,8 @@ mod tests {
         #[test]
         fn nothing_makes_it_panic(tail in "[A-Za-z0-9_]{0,80}") {
             for prefix in ["_R", "_Z", "_ZN", ""] {
-                prop_assert!(demangle(&format!("{prefix}{tail}")).len() <= MAX_MANGLED);
+                let readable = demangle(&[prefix, &tail].concat());
+                prop_assert!(readable.len() <= MAX_NAME);
             }
         }
     }

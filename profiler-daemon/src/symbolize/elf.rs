@@ -107,11 +107,7 @@ impl ElfSymbols {
         if self.broken.contains(&serial) {
             return None;
         }
-        let reason = if elf.suspicious || elf.symbol_bytes > MAX_SYMBOL_BYTES {
-            Some(BROKEN)
-        } else {
-            (!file.is_unchanged()).then_some(CHANGED)
-        };
+        let reason = if is_readable(elf) { (!file.is_unchanged()).then_some(CHANGED) } else { Some(BROKEN) };
         if let Some(reason) = reason {
             self.give_up(serial, reason, &mut report);
             return None;
@@ -122,29 +118,54 @@ impl ElfSymbols {
         }
         let loaded = self.loaded.get_mut(&serial)?;
         loaded.used = now;
-        let sources = loaded.sources();
-        for (at, source) in sources.iter().enumerate() {
-            let answer = catch_unwind(AssertUnwindSafe(|| ask(&self.blazesym, source, address)));
-            let Ok(found) = answer else {
-                // Its caches may be half-written: start over, without this file.
-                self.give_up(serial, BROKEN, &mut report);
-                self.blazesym = fresh(self.options.inlined);
-                self.loaded.clear();
-                self.bytes = 0;
-                return None;
-            };
-            if at == 0
-                && now.elapsed() > MAX_LOOKUP
-                && let Some(loaded) = self.loaded.get_mut(&serial)
-            {
-                loaded.debug_info = false;
-                report(TOO_SLOW);
-            }
-            if found.is_some() {
-                return found;
+        let (detailed, tables) = loaded.sources();
+        let mut found = match detailed {
+            Some(source) => self.ask(serial, &source, address, &mut report)?,
+            None => None,
+        };
+        if now.elapsed() > MAX_LOOKUP
+            && let Some(loaded) = self.loaded.get_mut(&serial)
+            && std::mem::take(&mut loaded.debug_info)
+        {
+            report(TOO_SLOW);
+        }
+        if found.as_ref().is_some_and(|found| is_mangled(&found.name)) {
+            return found;
+        }
+        // Debug information that cannot be read must not hide the symbol table. And where it has
+        // no more than line tables, its names lack the path that the symbol table's have.
+        for source in tables {
+            if let Some(symbol) = self.ask(serial, &source, address, &mut report)? {
+                match &mut found {
+                    None => return Some(symbol),
+                    Some(found) if found.address == symbol.address && is_mangled(&symbol.name) => {
+                        found.name = symbol.name;
+                    }
+                    Some(_) => {}
+                }
+                break;
             }
         }
-        None
+        found
+    }
+
+    /// Asks blazesym. `None` if it panicked: everything it knew is gone then.
+    fn ask(
+        &mut self,
+        serial: u64,
+        source: &Source<'_>,
+        address: u64,
+        report: &mut impl FnMut(Reason),
+    ) -> Option<Option<Found>> {
+        let answer = catch_unwind(AssertUnwindSafe(|| ask(&self.blazesym, source, address)));
+        if answer.is_err() {
+            // Its caches may be half-written: start over, without this file.
+            self.give_up(serial, BROKEN, report);
+            self.blazesym = fresh(self.options.inlined);
+            self.loaded.clear();
+            self.bytes = 0;
+        }
+        answer.ok()
     }
 
     /// Closes files that no process maps any more and nobody asked for lately.
@@ -167,44 +188,40 @@ impl ElfSymbols {
     }
 
     fn load(&mut self, file: &Arc<ObjectFile>, elf: &ElfInfo, now: Instant, report: &mut impl FnMut(Reason)) {
-        let debug_file = debug_files::find(file, &self.options.debug_dirs).and_then(|fd| {
-            self.next_debug_serial += 1;
-            ObjectFile::new(fd, Arc::clone(file.path()), self.next_debug_serial).ok()
-        });
-        // Directories of an administrator are trusted with links, strangers' files are not.
-        let with_symbols = debug_file.as_ref().and_then(|file| Some((file, file.elf()?)));
-        let (source, source_elf, trusted) = match &with_symbols {
-            Some((debug_file, elf)) => (*debug_file, *elf, true),
-            None => (&**file, elf, false),
-        };
-        let has_links = source_elf.debug_link.is_some() || (source_elf.has_other_links && !trusted);
-        let mut debug_info = source_elf.debug_info_bytes > 0 && !has_links && !source_elf.suspicious;
-        if debug_info {
-            let limit = self.options.max_debug_info_bytes;
-            let fits = source_elf.debug_info_bytes <= limit
-                && debug_files::compression_is_honest(
-                    source,
-                    &source_elf.compressed,
-                    limit.saturating_mul(2),
-                );
-            if !fits {
-                debug_info = false;
-                report(TOO_LARGE);
-            }
+        let debug_file = debug_files::find(file, &self.options.debug_dirs)
+            .and_then(|fd| {
+                self.next_debug_serial += 1;
+                ObjectFile::new(fd, Arc::clone(file.path()), self.next_debug_serial).ok()
+            })
+            .filter(|file| file.elf().is_some_and(is_readable));
+        let (source, source_elf, own_links) =
+            match debug_file.as_ref().and_then(|file| Some((file, file.elf()?))) {
+                // Links in an administrator's directories may be followed, those of strangers' files not.
+                Some((debug_file, elf)) => (debug_file, elf, elf.debug_link.is_some()),
+                None => (&**file, elf, elf.debug_link.is_some() || elf.has_other_links),
+            };
+        let limit = self.options.max_debug_info_bytes;
+        let has_debug_info = source_elf.debug_info_bytes > 0 && !own_links;
+        let debug_info = has_debug_info
+            && source_elf.debug_info_bytes <= limit
+            && debug_files::compression_is_honest(source, &source_elf.compressed, limit.saturating_mul(2));
+        if has_debug_info && !debug_info {
+            report(TOO_LARGE);
         }
-        let usable =
-            with_symbols.is_some_and(|(_, elf)| !elf.suspicious && elf.symbol_bytes <= MAX_SYMBOL_BYTES);
-        let compressed: u64 = source_elf.compressed.iter().map(|section| section.claimed).sum();
-        let symbols = elf.symbol_bytes + if usable { source_elf.symbol_bytes } else { 0 };
-        let bytes =
-            MIN_BYTES + symbols + if debug_info { source_elf.debug_bytes / 2 + compressed } else { 0 };
+        let symbols = if debug_file.is_some() { source_elf.symbol_bytes } else { 0 };
+        let mut bytes = MIN_BYTES.saturating_add(elf.symbol_bytes).saturating_add(symbols);
+        if debug_info {
+            // Once all of it was asked for, parsed debug information takes about one and a half
+            // times its size (measured with Rust binaries and glibc), on top of what is
+            // decompressed.
+            let compressed = source_elf.compressed.iter().map(|section| section.claimed);
+            let parsed = (source_elf.debug_bytes / 2).saturating_mul(3);
+            bytes = compressed.fold(bytes.saturating_add(parsed), u64::saturating_add);
+        }
         self.make_room(bytes);
-        self.bytes += bytes;
-        let debug_file = debug_file.filter(|_| usable);
-        self.loaded.insert(
-            file.serial(),
-            Loaded { file: Arc::clone(file), debug_file, debug_info, bytes, used: now },
-        );
+        self.bytes = self.bytes.saturating_add(bytes);
+        let loaded = Loaded { file: Arc::clone(file), debug_file, debug_info, bytes, used: now };
+        self.loaded.insert(file.serial(), loaded);
     }
 
     /// Unloads the files that were not asked for longest, until `bytes` more fit.
@@ -241,24 +258,26 @@ impl Loaded {
         self.debug_file.iter().map(ObjectFile::proc_path).chain([self.file.proc_path()])
     }
 
-    /// Where to ask, best first.
-    fn sources(&self) -> Vec<Source<'static>> {
+    /// Where to ask: for debug information if it is to be used, and for symbol tables, best first.
+    fn sources(&self) -> (Option<Source<'static>>, Vec<Source<'static>>) {
         let source = |file: &ObjectFile, debug_info| {
             let mut elf = Elf::new(file.proc_path());
             elf.debug_syms = debug_info;
             Source::Elf(elf)
         };
-        let mut sources = Vec::with_capacity(2);
-        if let Some(debug_file) = &self.debug_file {
-            sources.push(source(debug_file, self.debug_info));
-        }
-        sources.push(source(&self.file, self.debug_info && self.debug_file.is_none()));
-        if self.debug_info && self.debug_file.is_none() {
-            // Debug information that cannot be read must not hide the symbol table.
-            sources.push(source(&self.file, false));
-        }
-        sources
+        let best = self.debug_file.as_ref().unwrap_or(&self.file);
+        let tables = self.debug_file.iter().chain([&*self.file]);
+        (self.debug_info.then(|| source(best, true)), tables.map(|file| source(file, false)).collect())
     }
+}
+
+/// Whether reading its symbol tables takes bounded memory.
+fn is_readable(elf: &ElfInfo) -> bool {
+    !elf.suspicious && elf.symbol_bytes <= MAX_SYMBOL_BYTES
+}
+
+fn is_mangled(name: &str) -> bool {
+    name.starts_with("_Z") || name.starts_with("_R")
 }
 
 fn fresh(inlined: bool) -> Symbolizer {

@@ -30,11 +30,15 @@ impl Running {
         identify(Pid(self.0.id())).unwrap()
     }
 
-    /// Waits until the process runs this executable, so that exec is over.
+    /// Waits until the process runs this executable and has mapped libc: exec is over then.
     fn settle(&self, exe: &Path) {
-        let link = format!("/proc/{}/exe", self.0.id());
+        let proc = format!("/proc/{}", self.0.id());
         for _ in 0..500 {
-            if std::fs::read_link(&link).is_ok_and(|path| path == exe) {
+            let maps = std::fs::read_to_string(format!("{proc}/maps")).unwrap();
+            let is_there =
+                |name: &str| maps.lines().any(|line| line.contains(" r-xp ") && line.contains(name));
+            let exe_is_this = std::fs::read_link(format!("{proc}/exe")).is_ok_and(|path| path == exe);
+            if exe_is_this && is_there(exe.to_str().unwrap()) && is_there("libc") {
                 return;
             }
             std::thread::sleep(Duration::from_millis(2));
@@ -69,10 +73,10 @@ fn main_file(process: &Process) -> Arc<ObjectFile> {
 
 #[test]
 fn our_own_code_is_mapped_from_our_own_binary() {
+    let address = table as fn() -> ProcessTable as usize as u64;
     let mut table = table();
     let id = me();
     assert!(table.observe(id).maps_known());
-    let address = (table as fn() -> ProcessTable) as usize as u64;
     let mapping = table.lookup(id, address).unwrap();
     let MappingKind::File { path, file } = &mapping.kind else { panic!("{mapping:?}") };
     assert_eq!(Path::new(&**path), std::env::current_exe().unwrap());
@@ -112,7 +116,7 @@ fn a_deleted_file_and_an_exited_process_stay_known() {
     File::open(file.unwrap().proc_path()).unwrap().read_to_end(&mut bytes).unwrap();
     assert_eq!(bytes, std::fs::read("/bin/cat").unwrap());
     // The address that fits nothing asks for a re-read, which must not lose what is known.
-    std::thread::sleep(REREAD_AFTER);
+    std::thread::sleep(*REREAD_AFTER.end());
     assert!(table.lookup(id, 1).is_none());
     assert!(!table.observe(id).mappings.is_empty());
 }
@@ -149,6 +153,26 @@ fn exec_is_noticed() {
     table.recheck(id);
     assert_eq!(Path::new(&**table.observe(id).exe()), cat);
     assert_ne!(main_file(&table.processes[&id]).serial(), before.serial());
+}
+
+#[test]
+fn what_is_mapped_later_is_found_soon_but_misses_do_not_read_all_the_time() {
+    let mut table = table();
+    let id = me();
+    let address = me as fn() -> ProcessId as usize as u64;
+    table.observe(id);
+    let forget = |table: &mut ProcessTable| table.processes.get_mut(&id).unwrap().mappings.clear();
+    forget(&mut table);
+    std::thread::sleep(*REREAD_AFTER.start());
+    assert!(table.lookup(id, address).is_some(), "read again");
+    let mut reads = 0;
+    let start = Instant::now();
+    while start.elapsed() < 2 * *REREAD_AFTER.end() {
+        forget(&mut table);
+        reads += u32::from(table.lookup(id, address).is_some());
+    }
+    // 4 + 8 + 16 + 32 + 64 + 128 + 200 ms.
+    assert!((1..=8).contains(&reads), "{reads}");
 }
 
 #[test]
