@@ -1,6 +1,6 @@
 //! Bad input gets one clear line and its exit code, and leaves nothing behind.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;

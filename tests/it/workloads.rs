@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use profiler_tests::privilege::Exclusive;
 use profiler_tests::run::LIMIT;
 use profiler_tests::workload::{Truth, Workload};
 
 use crate::recording::{ratio, within};
 
 fn run(workload: &Workload) -> Result<(Truth, Duration)> {
+    let _exclusive = Exclusive::wait()?;
     let outcome = workload.start()?.wait_at_most(LIMIT)?.expect_code(0)?;
     Ok((workload.truth()?, outcome.took))
 }

@@ -34,11 +34,19 @@ impl Exclusive {
             skip("needs root");
             return Ok(None);
         }
+        Self::wait().map(Some)
+    }
+
+    /// Waits for its turn, for a test that needs no root but keeps CPUs busy.
+    ///
+    /// # Errors
+    /// When the lock file cannot be used.
+    pub fn wait() -> Result<Self> {
         let path = cache_dir()?.join("lock");
         // A lock on the file serves threads and other test processes alike, since each opens it anew.
         let file = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
         file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
-        Ok(Some(Self(file)))
+        Ok(Self(file))
     }
 }
 

@@ -28,7 +28,8 @@ impl Svg {
     /// # Errors
     /// When it is no complete SVG document, or a title is not of that form.
     pub fn parse(text: &str) -> Result<Self> {
-        ensure!(text.contains("<svg ") && text.trim_end().ends_with("</svg>"), "not a whole SVG document");
+        let (begun, ended) = (text.matches("<svg ").count(), text.matches("</svg>").count());
+        ensure!(begun > 0 && begun == ended, "not a whole SVG document: {begun} <svg>, {ended} </svg>");
         let (_, boxes) = text.split_once("id=\"frames\"").context("no element with the id `frames`")?;
         let mut frames = Vec::new();
         for part in boxes.split("<title>").skip(1) {

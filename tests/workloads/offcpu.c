@@ -89,8 +89,9 @@ FRAME void run_pipe(struct role *role) {
 }
 
 // --- asleep on one CPU, woken on another ----------------------------------------------------
-// While the migrator sleeps, its waker moves it to the other CPU and then wakes it.
-static sem_t wake;
+// While the migrator sleeps, its waker moves it to the other CPU and then wakes it: once for each
+// time it goes to sleep.
+static sem_t going_to_sleep, wake;
 static int cpus[2], cpu_count;
 static pthread_t migrator;
 static uint64_t migrations;
@@ -99,6 +100,7 @@ static volatile int migrating = 1;
 static void *waker(void *unused) {
     pthread_setname_np(pthread_self(), "oc-waker");
     for (int round = 0; migrating; round++) {
+        sem_wait(&going_to_sleep);
         sleep_ns(6000000);
         cpu_set_t set;
         CPU_ZERO(&set);
@@ -111,12 +113,14 @@ static void *waker(void *unused) {
 FRAME void run_migrator(struct role *role) {
     while (!over()) {
         int cpu_before = sched_getcpu();
+        sem_post(&going_to_sleep);
         uint64_t before = wall_ns();
         sem_wait(&wake);
         waited(role, before);
         migrations += sched_getcpu() != cpu_before;
     }
     migrating = 0;
+    sem_post(&going_to_sleep);
 }
 
 // --- blocked until the end ------------------------------------------------------------------
@@ -163,6 +167,7 @@ int main(int argc, char **argv) {
         }
     }
     sem_init(&held, 0, 0);
+    sem_init(&going_to_sleep, 0, 0);
     sem_init(&wake, 0, 0);
     if (pipe(pipe_ends) != 0 || pipe(silent_ends) != 0) {
         perror("pipe");
