@@ -6,4 +6,8 @@
 // Only `kernel` talks to the kernel in ways the compiler cannot check; it says so where it does.
 #![deny(unsafe_code)]
 
+pub mod aggregate;
+pub mod api;
+pub mod capture;
 pub mod model;
+pub mod store;
