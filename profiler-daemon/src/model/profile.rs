@@ -162,6 +162,39 @@ impl Profile {
         }
     }
 
+    /// Adds one record as [`Self::add`] does, unless that could take the profile past `max_rows`
+    /// rows; says whether it was added. Records of known rows always are.
+    #[must_use]
+    pub fn add_within(&mut self, sample: &Sample, max_rows: usize) -> bool {
+        // One record makes at most three rows.
+        let fits = self.values.len() + 3 <= max_rows || self.knows(sample);
+        if fits {
+            self.add(sample);
+        }
+        fits
+    }
+
+    /// Whether the record's stack already has a row for every activity it carries.
+    fn knows(&self, sample: &Sample) -> bool {
+        let stack: Option<Vec<u32>> =
+            sample.stack.iter().map(|frame| Some(self.frames.get_index_of(frame)? as u32)).collect();
+        let stack = stack.and_then(|stack| self.stacks.get_index_of(stack.as_slice()));
+        let (Some(stack), Some(labels)) = (stack, self.labels.get_index_of(&sample.labels)) else {
+            return false;
+        };
+        let known = |activity| {
+            self.values.contains_key(&Key { labels: labels as u32, stack: stack as u32, activity })
+        };
+        match sample.measure {
+            Measure::OnCpu { .. } => known(Activity::OnCpu),
+            Measure::OffCpu { blocked_ns, run_queue_ns, preempted_ns, state, .. } => {
+                (blocked_ns == 0 || known(Activity::Blocked(state)))
+                    && (run_queue_ns == 0 || known(Activity::RunQueue))
+                    && (preempted_ns == 0 || known(Activity::Preempted))
+            }
+        }
+    }
+
     /// Adds a value to the row of these labels, activity and stack (leaf first).
     pub fn add_row(&mut self, labels: &Arc<Labels>, activity: Activity, stack: &[Arc<Frame>], value: Value) {
         let stack: Box<[u32]> = stack.iter().map(|frame| intern(&mut self.frames, frame)).collect();

@@ -1,0 +1,161 @@
+//! The sessions that are still open: which samples are theirs, and how much of each.
+
+use std::collections::HashMap;
+
+use tokio::sync::oneshot;
+
+use super::OpenSession;
+use super::windows::kind_of;
+use crate::model::{Batch, Labels, Measure, MonoNs, Profile, ProfileKind, Sample, Stage, Target};
+
+/// All open sessions. Those that run at a time are few; a list is enough.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    open: Vec<(Session, oneshot::Sender<Profile>)>,
+    max_rows: usize,
+}
+
+impl Sessions {
+    pub(super) fn new(max_rows: usize) -> Self {
+        Self { open: Vec::new(), max_rows }
+    }
+
+    pub(super) fn open(&mut self, open: OpenSession) {
+        let OpenSession { session, kind, target, not_before, min_block_ns, reply } = open;
+        let profile = Profile::new(kind);
+        let max_rows = self.max_rows;
+        let session = Session { session, target, not_before, min_block_ns, max_rows, profile };
+        self.open.push((session, reply));
+    }
+
+    pub(super) fn abandon(&mut self, session: u64) {
+        self.open.retain(|(open, _)| open.session != session);
+    }
+
+    /// Drops the sessions whose profile nobody waits for any more.
+    pub(super) fn forget_unwanted(&mut self) {
+        self.open.retain(|(_, reply)| !reply.is_closed());
+    }
+
+    /// Adds a batch to every session, then finishes those that end with it.
+    pub(super) fn insert(&mut self, batch: &Batch) {
+        for (session, _) in &mut self.open {
+            session.insert(batch);
+        }
+        if batch.ended.is_empty() {
+            return;
+        }
+        let still_open = still_open(batch);
+        for (session, reply) in self.open.extract_if(.., |(open, _)| batch.ended.contains(&open.session)) {
+            finish(session, reply, &still_open);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Finishes every session, for want of further samples.
+    pub(super) fn finish_all(&mut self) {
+        for (session, reply) in self.open.drain(..) {
+            finish(session, reply, &[]);
+        }
+    }
+}
+
+fn finish(mut session: Session, reply: oneshot::Sender<Profile>, still_open: &[&Sample]) {
+    for sample in still_open {
+        session.insert_sample(sample);
+    }
+    if reply.send(session.profile).is_err() {
+        tracing::debug!(session = session.session, "a session ended and nobody waited for its profile");
+    }
+}
+
+/// The intervals that a sweep saw open, each once: two sessions that end together cause two
+/// sweeps, and an interval may end between the sweep and the end of the batch.
+fn still_open(batch: &Batch) -> Vec<&Sample> {
+    let mut intervals = HashMap::new();
+    for sample in &batch.samples {
+        if let Measure::OffCpu { sequence, open, .. } = sample.measure {
+            let interval = intervals.entry((sample.process, sample.tid, sequence)).or_insert(Some(sample));
+            if !open {
+                *interval = None;
+            } else if interval.is_some_and(|known| known.time < sample.time) {
+                *interval = Some(sample);
+            }
+        }
+    }
+    let mut open: Vec<&Sample> = intervals.into_values().flatten().collect();
+    open.sort_by_key(|sample| (sample.time, sample.tid));
+    open
+}
+
+#[derive(Debug)]
+struct Session {
+    session: u64,
+    target: Target,
+    not_before: MonoNs,
+    min_block_ns: u64,
+    max_rows: usize,
+    profile: Profile,
+}
+
+impl Session {
+    /// Adds what is known for certain: all but the intervals that are still open.
+    fn insert(&mut self, batch: &Batch) {
+        for sample in &batch.samples {
+            if !matches!(sample.measure, Measure::OffCpu { open: true, .. }) {
+                self.insert_sample(sample);
+            }
+        }
+        self.profile.loss.merge(&batch.loss.of(self.profile.kind()));
+    }
+
+    fn insert_sample(&mut self, sample: &Sample) {
+        let kind = self.profile.kind();
+        let wanted = kind == ProfileKind::Wall || kind == kind_of(sample.measure);
+        if !wanted || sample.time < self.not_before || !is_target(&self.target, sample) {
+            return;
+        }
+        let measure = sample.measure.clipped(sample.time, self.not_before);
+        let whole_ns = off_cpu_ns(sample.measure);
+        // The minimum is about the interval, not about the part of it that this session saw.
+        if whole_ns.is_some_and(|ns| ns < self.min_block_ns) || off_cpu_ns(measure) == Some(0) {
+            return;
+        }
+        let sample = Sample { measure, ..sample.clone() };
+        if !self.profile.add_within(&sample, self.max_rows) {
+            self.profile.loss.add(Stage::Pipeline, "session full", 1);
+        }
+    }
+}
+
+/// Length of an off-CPU interval, ns; `None` for an on-CPU hit.
+fn off_cpu_ns(measure: Measure) -> Option<u64> {
+    match measure {
+        Measure::OnCpu { .. } => None,
+        Measure::OffCpu { blocked_ns, run_queue_ns, preempted_ns, .. } => {
+            Some(blocked_ns.saturating_add(run_queue_ns).saturating_add(preempted_ns))
+        }
+    }
+}
+
+/// Whether a sample is part of a target.
+///
+/// With `follow`, membership grows by forks that only the kernel's filter sees, so everything
+/// that came through the filter is accepted: such a session must be the only one that runs.
+fn is_target(target: &Target, sample: &Sample) -> bool {
+    match target {
+        Target::Host | Target::Processes { follow: true, .. } => true,
+        Target::Processes { ids, follow: false } => ids.contains(&sample.process),
+        Target::Cgroup { id, path } => sample.cgroup == *id || is_below(&sample.labels, path),
+    }
+}
+
+/// Whether the labels' cgroup is `path` or lies below it; an unknown cgroup lies nowhere.
+fn is_below(labels: &Labels, path: &str) -> bool {
+    let below = labels.cgroup.strip_prefix(path.trim_end_matches('/'));
+    !labels.cgroup.is_empty() && below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}

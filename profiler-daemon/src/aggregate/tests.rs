@@ -1,0 +1,324 @@
+//! Tests of windows, sessions and the loop that owns both.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::*;
+use crate::model::{
+    CgroupId, Frame, FrameKind, KindLoss, Labels, Loss, Measure, Pid, ProcessId, Sample, StackFlags, Stage,
+    TaskState, Tid, TimeRange,
+};
+
+const MS: u64 = 1_000_000;
+const SECOND: u64 = 1_000 * MS;
+
+fn sample(time_ns: u64, pid: u32, function: &str, measure: Measure) -> Sample {
+    let frame = Frame {
+        name: function.into(),
+        kind: FrameKind::User,
+        module: None,
+        address: 0,
+        source: None,
+        named: true,
+    };
+    Sample {
+        time: MonoNs(time_ns),
+        process: ProcessId { pid: Pid(pid), start_ticks: 1 },
+        tid: Tid(pid),
+        cgroup: CgroupId(7),
+        labels: Arc::new(Labels { pid: Pid(pid), cgroup: "/a/b".into(), ..Labels::default() }),
+        stack: Arc::new([Arc::new(frame)]),
+        flags: StackFlags::default(),
+        measure,
+    }
+}
+
+fn hit(time_ns: u64, pid: u32, function: &str) -> Sample {
+    sample(time_ns, pid, function, Measure::OnCpu { period_ns: 10 * MS })
+}
+
+/// An interval that was blocked but for its last millisecond.
+fn interval(end_ns: u64, pid: u32, length_ns: u64, sequence: u32, open: bool) -> Sample {
+    let measure = Measure::OffCpu {
+        blocked_ns: length_ns.saturating_sub(MS),
+        run_queue_ns: MS.min(length_ns),
+        preempted_ns: 0,
+        state: TaskState::Interruptible,
+        sequence,
+        open,
+    };
+    sample(end_ns, pid, "wait", measure)
+}
+
+fn batch(samples: Vec<Sample>) -> Batch {
+    Batch { samples, ..Batch::default() }
+}
+
+fn on_cpu_loss(count: u64) -> KindLoss {
+    let mut on_cpu = Loss::default();
+    on_cpu.add(Stage::Kernel, "ring full", count);
+    KindLoss { on_cpu, ..KindLoss::default() }
+}
+
+/// Kernel time 0 is 3 s into a 10 s slot of the wall clock.
+fn anchor() -> ClockAnchor {
+    ClockAnchor { mono: MonoNs(0), wall: wall(3) }
+}
+
+/// Seconds after a multiple of 10 s.
+fn wall(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds)
+}
+
+fn functions(window: &Window, kind: ProfileKind) -> Vec<String> {
+    let profiles = window.profiles.iter().filter(|profile| profile.kind() == kind);
+    let names = profiles.flat_map(|profile| {
+        profile.entries().map(|entry| profile.frame(entry.stack[0]).name.to_string()).collect::<Vec<_>>()
+    });
+    names.collect()
+}
+
+fn windows() -> Windows {
+    Windows::new(Duration::from_secs(10), GRACE, vec![ProfileKind::OnCpu], 1000)
+}
+
+#[test]
+fn windows_end_at_multiples_of_their_length_and_wait_for_late_samples() {
+    let mut windows = windows();
+    assert!(windows.advance(wall(3)).is_empty());
+    // Wall clock 10.5: the first window has ended, its grace has not.
+    assert!(windows.advance(wall(10)).is_empty());
+    let samples = vec![hit(6 * SECOND, 1, "late"), hit(7 * SECOND, 1, "new"), hit(60 * SECOND, 1, "future")];
+    windows.insert(&batch(samples), &anchor());
+    let sealed = windows.advance(wall(11));
+    assert_eq!(sealed.len(), 1);
+    assert_eq!(sealed[0].range, TimeRange { from: wall(3), to: wall(10) });
+    assert_eq!(functions(&sealed[0], ProfileKind::OnCpu), ["late"]);
+    // Too late for its own window: the oldest that is open takes it.
+    windows.insert(&batch(vec![hit(SECOND, 1, "too late")]), &anchor());
+    let rest = windows.seal_all(wall(12));
+    assert_eq!(rest.len(), 1);
+    assert_eq!(rest[0].range, TimeRange { from: wall(10), to: wall(12) });
+    assert_eq!(functions(&rest[0], ProfileKind::OnCpu), ["new", "future", "too late"]);
+}
+
+#[test]
+fn a_stall_makes_one_longer_window_and_no_gap() {
+    let mut windows = windows();
+    windows.advance(wall(3));
+    let sealed = windows.advance(wall(47));
+    assert_eq!(sealed.len(), 1);
+    assert_eq!(windows.seal_all(wall(50))[0].range, TimeRange { from: wall(10), to: wall(50) });
+}
+
+#[test]
+fn windows_hold_their_kinds_losses_and_no_open_interval() {
+    let mut windows = windows();
+    windows.advance(wall(3));
+    let mut batch = batch(vec![interval(SECOND, 1, 50 * MS, 1, true)]);
+    batch.loss = on_cpu_loss(5);
+    windows.insert(&batch, &anchor());
+    let sealed = windows.seal_all(wall(4));
+    assert_eq!(sealed[0].profiles.len(), 1, "no off-CPU profile for an open interval");
+    assert_eq!(sealed[0].profiles[0].kind(), ProfileKind::OnCpu);
+    assert_eq!(sealed[0].profiles[0].loss, on_cpu_loss(5).on_cpu);
+}
+
+#[test]
+fn a_full_window_counts_what_it_refuses() {
+    let mut windows = Windows::new(Duration::from_secs(10), GRACE, vec![], 4);
+    windows.advance(wall(3));
+    let samples = ["a", "b", "c", "d", "a"].map(|function| hit(SECOND, 1, function));
+    windows.insert(&batch(samples.to_vec()), &anchor());
+    let sealed = windows.seal_all(wall(4));
+    let profile = &sealed[0].profiles[0];
+    // Rows a and b fit (one record could make three rows); known rows go on growing.
+    assert_eq!(profile.total().count, 3);
+    assert_eq!(profile.loss.to_string(), "2 (pipeline: window full)");
+}
+
+fn finish(
+    kind: ProfileKind,
+    target: Target,
+    not_before: u64,
+    min_block_ns: u64,
+    batches: &[Batch],
+) -> Profile {
+    let mut sessions = Sessions::new(1000);
+    let (reply, mut profile) = oneshot::channel();
+    let not_before = MonoNs(not_before);
+    sessions.open(OpenSession { session: 1, kind, target, not_before, min_block_ns, reply });
+    for batch in batches {
+        sessions.insert(batch);
+    }
+    profile.try_recv().expect("the session has ended")
+}
+
+fn ending(samples: Vec<Sample>) -> Batch {
+    Batch { samples, ended: vec![1], ..Batch::default() }
+}
+
+#[test]
+fn intervals_are_clipped_and_short_ones_left_out() {
+    let samples = vec![
+        interval(SECOND - MS, 1, 100 * MS, 1, false), // over before the session began
+        interval(SECOND + 2 * MS, 1, 500 * MS, 2, false), // 2 of 500 ms inside
+        interval(2 * SECOND, 1, 4 * MS, 3, false),    // too short
+        interval(3 * SECOND, 1, 20 * MS, 4, false),
+        hit(3 * SECOND, 1, "not off-CPU"),
+    ];
+    let profile = finish(ProfileKind::OffCpu, Target::Host, SECOND, 5 * MS, &[ending(samples)]);
+    assert_eq!(profile.total().ns, 22 * MS);
+    assert_eq!(profile.quality.records, 2);
+}
+
+#[test]
+fn open_intervals_count_once_and_only_in_the_batch_that_ends_the_session() {
+    let earlier = batch(vec![interval(SECOND, 1, 100 * MS, 1, true)]);
+    let last = ending(vec![
+        interval(2 * SECOND, 1, 300 * MS, 2, true),
+        interval(2 * SECOND + MS, 1, 301 * MS, 2, true), // swept twice
+        interval(2 * SECOND, 2, 50 * MS, 9, true),
+        interval(2 * SECOND + MS, 2, 51 * MS, 9, false), // ended after the sweep
+    ]);
+    let profile = finish(ProfileKind::OffCpu, Target::Host, 0, 0, &[earlier, last]);
+    assert_eq!(profile.total().ns, (301 + 51) * MS);
+}
+
+#[test]
+fn another_sessions_sweep_is_not_counted() {
+    let mut sessions = Sessions::new(1000);
+    let (reply, mut profile) = oneshot::channel();
+    let (kind, not_before) = (ProfileKind::OffCpu, MonoNs(0));
+    sessions.open(OpenSession { session: 2, kind, target: Target::Host, not_before, min_block_ns: 0, reply });
+    sessions.insert(&ending(vec![interval(SECOND, 1, 100 * MS, 1, true)]));
+    assert!(profile.try_recv().is_err(), "it was session 1 that ended");
+    sessions.finish_all();
+    assert!(profile.try_recv().expect("a profile").is_empty());
+}
+
+#[test]
+fn targets_choose_samples() {
+    let count = |target: Target| {
+        let samples = vec![hit(SECOND, 1, "f"), hit(SECOND, 2, "g")];
+        finish(ProfileKind::OnCpu, target, 0, 0, &[ending(samples)]).total().count
+    };
+    let process = |start_ticks| ProcessId { pid: Pid(2), start_ticks };
+    let cgroup = |id, path: &str| Target::Cgroup { id: CgroupId(id), path: path.to_owned() };
+    assert_eq!(count(Target::Host), 2);
+    assert_eq!(count(Target::Processes { ids: vec![process(1)], follow: false }), 1);
+    assert_eq!(
+        count(Target::Processes { ids: vec![process(2)], follow: false }),
+        0,
+        "another life of the pid"
+    );
+    assert_eq!(count(Target::Processes { ids: vec![process(1)], follow: true }), 2);
+    assert_eq!(count(cgroup(7, "/elsewhere")), 2);
+    assert_eq!(count(cgroup(8, "/a")), 2);
+    assert_eq!(count(cgroup(8, "/a/b/")), 2);
+    assert_eq!(count(cgroup(8, "/")), 2);
+    assert_eq!(count(cgroup(8, "/a/bc")), 0);
+    assert_eq!(count(cgroup(8, "/a/b/c")), 0);
+}
+
+#[test]
+fn a_wall_session_takes_both_kinds_and_all_losses() {
+    let mut batch = ending(vec![hit(SECOND, 1, "f"), interval(2 * SECOND, 1, 20 * MS, 1, false)]);
+    batch.loss = on_cpu_loss(1);
+    batch.loss.off_cpu.add(Stage::Kernel, "map full", 2);
+    let profile = finish(ProfileKind::Wall, Target::Host, 0, 0, &[batch]);
+    assert_eq!((profile.kind(), profile.total().ns), (ProfileKind::Wall, 30 * MS));
+    assert_eq!(profile.loss.total(), 3);
+}
+
+/// Clocks that a test moves by hand: seconds of both, and what the wall clock was set forward by.
+#[derive(Clone, Default)]
+struct Clocks {
+    seconds: Arc<AtomicU64>,
+    step: Arc<AtomicU64>,
+}
+
+impl Clocks {
+    fn read(&self) -> ClockAnchor {
+        let seconds = self.seconds.load(Ordering::Relaxed);
+        let step = self.step.load(Ordering::Relaxed);
+        let wall = anchor().wall + Duration::from_secs(seconds + step);
+        ClockAnchor { mono: MonoNs(seconds * SECOND), wall }
+    }
+}
+
+type Running = (mpsc::Sender<Batch>, mpsc::Receiver<Window>, Handle, tokio::task::JoinHandle<()>);
+
+fn run(clocks: &Clocks) -> Running {
+    let (samples, receiver) = mpsc::channel(4);
+    let (sender, sealed) = mpsc::channel(4);
+    let clocks = clocks.clone();
+    let (handle, run) = with_clock(Options::default(), anchor(), receiver, sender, move || clocks.read());
+    (samples, sealed, handle, tokio::spawn(run))
+}
+
+/// Waits until the loop has taken all that was sent. It takes a batch in one go, and these tests
+/// have one thread.
+async fn taken(samples: &mpsc::Sender<Batch>) {
+    while samples.capacity() < samples.max_capacity() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_loop_seals_by_time_and_finishes_everything_at_the_end() {
+    let clocks = Clocks::default();
+    let (samples, mut sealed, handle, running) = run(&clocks);
+    let profile = handle.open(1, ProfileKind::OnCpu, Target::Host, MonoNs(0), 0).await.expect("open");
+    let abandoned = handle.open(2, ProfileKind::OnCpu, Target::Host, MonoNs(0), 0).await.expect("open");
+    handle.abandon(2).await;
+    samples.send(batch(vec![hit(SECOND, 1, "f")])).await.expect("running");
+    taken(&samples).await;
+    // Sealed without another batch: 7 s to the end of the slot, 1 s of grace.
+    clocks.seconds.store(8, Ordering::Relaxed);
+    let window = sealed.recv().await.expect("a window");
+    assert_eq!(window.range, TimeRange { from: wall(3), to: wall(10) });
+    assert_eq!(functions(&window, ProfileKind::OnCpu), ["f"]);
+
+    samples.send(batch(vec![hit(9 * SECOND, 1, "g")])).await.expect("running");
+    drop(samples);
+    running.await.expect("no panic");
+    assert_eq!(functions(&sealed.recv().await.expect("the open window"), ProfileKind::OnCpu), ["g"]);
+    assert_eq!(profile.await.expect("a profile").total().count, 2);
+    assert!(abandoned.await.is_err());
+    let late = handle.open(3, ProfileKind::OnCpu, Target::Host, MonoNs(0), 0).await;
+    assert_eq!(late.err(), Some(Closed));
+}
+
+#[tokio::test]
+async fn windows_follow_the_wall_clock_when_it_is_set() {
+    let clocks = Clocks::default();
+    let (samples, mut sealed, _handle, running) = run(&clocks);
+    samples.send(batch(vec![hit(SECOND / 2, 1, "before")])).await.expect("running");
+    taken(&samples).await;
+    clocks.seconds.store(1, Ordering::Relaxed);
+    clocks.step.store(3600, Ordering::Relaxed);
+    let window = sealed.recv().await.expect("sealed at the step");
+    assert_eq!(functions(&window, ProfileKind::OnCpu), ["before"]);
+    assert_eq!(window.range, TimeRange { from: wall(3), to: wall(4) });
+    clocks.seconds.store(2, Ordering::Relaxed);
+    samples.send(batch(vec![hit(2 * SECOND, 1, "after")])).await.expect("running");
+    drop(samples);
+    running.await.expect("no panic");
+    let window = sealed.recv().await.expect("the open window");
+    assert_eq!(window.range, TimeRange { from: wall(3604), to: wall(3605) });
+    assert_eq!(functions(&window, ProfileKind::OnCpu), ["after"]);
+}
+
+#[tokio::test]
+async fn a_session_nobody_waits_for_is_forgotten() {
+    let mut sessions = Sessions::new(1000);
+    let (reply, profile) = oneshot::channel();
+    let (kind, not_before) = (ProfileKind::OnCpu, MonoNs(0));
+    sessions.open(OpenSession { session: 1, kind, target: Target::Host, not_before, min_block_ns: 0, reply });
+    sessions.forget_unwanted();
+    assert_eq!(sessions.count(), 1);
+    drop(profile);
+    sessions.forget_unwanted();
+    assert_eq!(sessions.count(), 0);
+}

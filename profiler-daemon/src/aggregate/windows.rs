@@ -1,0 +1,118 @@
+//! The windows that are still open: which sample goes where, and when a window is sealed.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::model::{Batch, ClockAnchor, Measure, Profile, ProfileKind, Sample, Stage, TimeRange, Window};
+
+/// The open windows, oldest first and without gaps between them.
+///
+/// Their ends are multiples of the window length on the wall clock. The first begins when
+/// recording did; one that follows a stall of the daemon begins where the one before it ended.
+#[derive(Debug)]
+pub(super) struct Windows {
+    length: Duration,
+    grace: Duration,
+    kinds: Vec<ProfileKind>,
+    max_rows: usize,
+    open: VecDeque<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    range: TimeRange,
+    profiles: BTreeMap<ProfileKind, Profile>,
+}
+
+impl Open {
+    fn new(range: TimeRange, kinds: &[ProfileKind]) -> Self {
+        Self { range, profiles: kinds.iter().map(|&kind| (kind, Profile::new(kind))).collect() }
+    }
+
+    fn profile(&mut self, kind: ProfileKind) -> &mut Profile {
+        self.profiles.entry(kind).or_insert_with(|| Profile::new(kind))
+    }
+
+    fn seal(self) -> Window {
+        Window { range: self.range, profiles: self.profiles.into_values().map(Arc::new).collect() }
+    }
+}
+
+impl Windows {
+    pub(super) fn new(length: Duration, grace: Duration, kinds: Vec<ProfileKind>, max_rows: usize) -> Self {
+        // A window of no length would never end.
+        let length = length.max(Duration::from_millis(1));
+        Self { length, grace, kinds, max_rows, open: VecDeque::new() }
+    }
+
+    /// Opens the window that `now` belongs to and hands out those whose grace is over.
+    pub(super) fn advance(&mut self, now: SystemTime) -> Vec<Window> {
+        let newest_end = self.open.back().map(|open| open.range.to);
+        let from = newest_end.unwrap_or(now);
+        if from <= now {
+            let range = TimeRange { from, to: self.end_of_slot(now) };
+            self.open.push_back(Open::new(range, &self.kinds));
+        }
+        let mut sealed = Vec::new();
+        // The newest ends after `now`, so it always stays.
+        while self.open.front().is_some_and(|open| open.range.to + self.grace <= now) {
+            sealed.extend(self.open.pop_front().map(Open::seal));
+        }
+        sealed
+    }
+
+    /// First multiple of the window length after `at`.
+    fn end_of_slot(&self, at: SystemTime) -> SystemTime {
+        let since_epoch = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let length = self.length.as_nanos();
+        let rest = length - since_epoch % length;
+        at + Duration::from_nanos(u64::try_from(rest).unwrap_or(u64::MAX))
+    }
+
+    /// Adds a batch: each sample to the window of its time, the loss to the newest. Still-open
+    /// intervals are left to the sessions: a window gets them whole when they end.
+    pub(super) fn insert(&mut self, batch: &Batch, anchor: &ClockAnchor) {
+        for sample in &batch.samples {
+            if !matches!(sample.measure, Measure::OffCpu { open: true, .. }) {
+                self.insert_sample(sample, anchor.wall(sample.time));
+            }
+        }
+        let Some(newest) = self.open.back_mut() else { return };
+        for kind in [ProfileKind::OnCpu, ProfileKind::OffCpu] {
+            let loss = batch.loss.of(kind);
+            if !loss.is_empty() {
+                newest.profile(kind).loss.merge(&loss);
+            }
+        }
+    }
+
+    fn insert_sample(&mut self, sample: &Sample, at: SystemTime) {
+        // The first window that ends after it: the oldest for those that come too late, and the
+        // newest for those from beyond the present.
+        let index = self.open.partition_point(|open| open.range.to <= at);
+        let index = index.min(self.open.len().saturating_sub(1));
+        let Some(open) = self.open.get_mut(index) else { return };
+        let profile = open.profile(kind_of(sample.measure));
+        if !profile.add_within(sample, self.max_rows) {
+            profile.loss.add(Stage::Pipeline, "window full", 1);
+        }
+    }
+
+    /// Seals what is open; the newest window then ends at `now`.
+    pub(super) fn seal_all(&mut self, now: SystemTime) -> Vec<Window> {
+        if let Some(newest) = self.open.back_mut() {
+            // Never empty: what has no length overlaps no query.
+            newest.range.to = newest.range.to.min(now).max(newest.range.from + Duration::from_millis(1));
+        }
+        self.open.drain(..).map(Open::seal).collect()
+    }
+}
+
+/// The kind of profile a measure belongs to.
+pub(super) fn kind_of(measure: Measure) -> ProfileKind {
+    match measure {
+        Measure::OnCpu { .. } => ProfileKind::OnCpu,
+        Measure::OffCpu { .. } => ProfileKind::OffCpu,
+    }
+}

@@ -1,0 +1,79 @@
+//! `CaptureService`: starting, watching and stopping captures.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio_stream::wrappers::WatchStream;
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::{Request, Response, Status};
+
+use super::convert;
+use super::error::ApiError;
+use crate::capture::{CaptureSpec, Captures, TargetSpec};
+use crate::model::{Pid, ProfileKind};
+use crate::proto::capture_service_server::CaptureService;
+use crate::proto::{
+    Capture, GetRequest, ListCapturesRequest, ListCapturesResponse, StartRequest, StopRequest, WatchRequest,
+};
+
+pub(super) struct CaptureApi {
+    pub(super) captures: Arc<Captures>,
+}
+
+#[tonic::async_trait]
+impl CaptureService for CaptureApi {
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<Capture, Status>> + Send>>;
+
+    async fn start(&self, request: Request<StartRequest>) -> Result<Response<Capture>, Status> {
+        let spec = spec(request.into_inner())?;
+        let capture = self.captures.start(spec).map_err(ApiError::Capture)?;
+        Ok(Response::new(convert::capture(&capture)))
+    }
+
+    async fn get(&self, request: Request<GetRequest>) -> Result<Response<Capture>, Status> {
+        let id = request.into_inner().id;
+        let capture = self.captures.get(&id).ok_or_else(|| unknown(id))?;
+        Ok(Response::new(convert::capture(&capture)))
+    }
+
+    async fn list(
+        &self,
+        _request: Request<ListCapturesRequest>,
+    ) -> Result<Response<ListCapturesResponse>, Status> {
+        let captures = self.captures.list().iter().map(convert::capture).collect();
+        Ok(Response::new(ListCapturesResponse { captures }))
+    }
+
+    async fn stop(&self, request: Request<StopRequest>) -> Result<Response<Capture>, Status> {
+        let id = request.into_inner().id;
+        let capture = self.captures.stop(&id).await.ok_or_else(|| unknown(id))?;
+        Ok(Response::new(convert::capture(&capture)))
+    }
+
+    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let id = request.into_inner().id;
+        let changes = self.captures.watch(&id).ok_or_else(|| unknown(id))?;
+        // The stream ends when the capture's task drops its side, after the final state.
+        let stream = WatchStream::new(changes).map(|capture| Ok(convert::capture(&capture)));
+        Ok(Response::new(Box::pin(stream)))
+    }
+}
+
+fn unknown(id: String) -> ApiError {
+    ApiError::NoCapture { field: "id", id }
+}
+
+fn spec(request: StartRequest) -> Result<CaptureSpec, ApiError> {
+    let StartRequest { kind, target, duration, min_block } = request;
+    let target = target.unwrap_or_default();
+    let kind = if kind == 0 { ProfileKind::OffCpu } else { convert::stored_kind("kind", kind)? };
+    Ok(CaptureSpec {
+        kind,
+        target: TargetSpec {
+            pids: target.pids.into_iter().map(Pid).collect(),
+            cgroup: (!target.cgroup.is_empty()).then_some(target.cgroup),
+        },
+        duration: convert::duration("duration", duration)?,
+        min_block: convert::duration("min_block", min_block)?,
+    })
+}

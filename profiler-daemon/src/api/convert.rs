@@ -1,0 +1,180 @@
+//! Conversion between the model and the messages of `profiler.v1`.
+
+use std::time::{Duration, SystemTime};
+
+use super::error::ApiError;
+use crate::capture::{self, CaptureState};
+use crate::model::{self, ProfileKind};
+use crate::proto;
+use crate::render::{self, Format};
+use crate::store::{self, Summary};
+
+/// A kind that can be asked for; unspecified means on-CPU.
+pub(super) fn stored_kind(field: &'static str, kind: i32) -> Result<ProfileKind, ApiError> {
+    match proto::ProfileKind::try_from(kind) {
+        Ok(proto::ProfileKind::Unspecified | proto::ProfileKind::OnCpu) => Ok(ProfileKind::OnCpu),
+        Ok(proto::ProfileKind::OffCpu) => Ok(ProfileKind::OffCpu),
+        Err(_) => Err(ApiError::Invalid { field, problem: format!("{kind} is not a kind of profile") }),
+    }
+}
+
+/// A format; unspecified means folded.
+pub(super) fn format(format: i32) -> Result<Format, ApiError> {
+    Ok(match proto::Format::try_from(format) {
+        Ok(proto::Format::Unspecified | proto::Format::Folded) => Format::Folded,
+        Ok(proto::Format::Svg) => Format::Svg,
+        Ok(proto::Format::Pprof) => Format::Pprof,
+        Ok(proto::Format::Speedscope) => Format::Speedscope,
+        Ok(proto::Format::Json) => Format::Json,
+        Err(_) => {
+            let problem = format!("{format} is not a format");
+            return Err(ApiError::Invalid { field: "format", problem });
+        }
+    })
+}
+
+/// A length of time that is not negative.
+pub(super) fn duration(
+    field: &'static str,
+    duration: Option<prost_types::Duration>,
+) -> Result<Option<Duration>, ApiError> {
+    let duration = duration.map(|duration| {
+        Duration::try_from(duration).map_err(|_| ApiError::Invalid {
+            field,
+            problem: format!("{duration} is not a length of time: it must not be negative"),
+        })
+    });
+    duration.transpose()
+}
+
+/// An instant that the system's clock can hold.
+pub(super) fn time(
+    field: &'static str,
+    time: Option<prost_types::Timestamp>,
+) -> Result<Option<SystemTime>, ApiError> {
+    let time = time.map(|time| {
+        SystemTime::try_from(time).map_err(|_| ApiError::Invalid {
+            field,
+            problem: format!("{} s {} ns is not an instant", time.seconds, time.nanos),
+        })
+    });
+    time.transpose()
+}
+
+fn kind(kind: ProfileKind) -> i32 {
+    let kind = match kind {
+        ProfileKind::OnCpu => proto::ProfileKind::OnCpu,
+        ProfileKind::OffCpu => proto::ProfileKind::OffCpu,
+        // Made by `record --wall` only, never stored.
+        ProfileKind::Wall => proto::ProfileKind::Unspecified,
+    };
+    kind.into()
+}
+
+/// What does not fit (315 576 million years) is cut.
+fn length(duration: Duration) -> prost_types::Duration {
+    prost_types::Duration::try_from(duration)
+        .unwrap_or(prost_types::Duration { seconds: i64::MAX, nanos: 999_999_999 })
+}
+
+fn losses(loss: &model::Loss) -> Vec<proto::Loss> {
+    let lines = loss.iter().map(|line| proto::Loss {
+        stage: line.stage.name().to_owned(),
+        reason: line.reason.to_owned(),
+        count: line.count,
+    });
+    lines.collect()
+}
+
+pub(super) fn summary(summary: &Summary) -> proto::ProfileSummary {
+    let quality = &summary.quality;
+    proto::ProfileSummary {
+        kind: kind(summary.kind),
+        unit: summary.kind.unit().to_owned(),
+        total: summary.total,
+        records: summary.records,
+        from: Some(summary.range.from.into()),
+        to: Some(summary.range.to.into()),
+        covered: Some(length(summary.covered)),
+        frequency_hz: summary.frequency_hz,
+        losses: losses(&summary.loss),
+        stacks: Some(proto::StackQuality {
+            records: quality.records,
+            truncated: quality.truncated,
+            user_missing: quality.user_missing,
+            frames: quality.frames,
+            frames_unnamed: quality.frames_unnamed,
+        }),
+    }
+}
+
+pub(super) fn top_row(row: render::TopRow) -> proto::TopRow {
+    proto::TopRow { frame: row.frame, self_: row.self_value, total: row.total_value }
+}
+
+pub(super) fn process_row(row: store::ProcessRow) -> proto::ProcessRow {
+    proto::ProcessRow {
+        pid: row.pid.0,
+        comm: row.comm.to_string(),
+        exe: row.exe.to_string(),
+        value: row.value,
+    }
+}
+
+pub(super) fn capture(capture: &capture::Capture) -> proto::Capture {
+    let state = match capture.state {
+        CaptureState::Pending => proto::CaptureState::Pending,
+        CaptureState::Running => proto::CaptureState::Running,
+        CaptureState::Done => proto::CaptureState::Done,
+        CaptureState::Failed => proto::CaptureState::Failed,
+    };
+    proto::Capture {
+        id: capture.id.clone(),
+        kind: kind(capture.kind),
+        target: Some(proto::Target {
+            pids: capture.target.pids.iter().map(|pid| pid.0).collect(),
+            cgroup: capture.target.cgroup.clone().unwrap_or_default(),
+        }),
+        state: state.into(),
+        started: Some(capture.started.into()),
+        ended: capture.ended.map(Into::into),
+        duration: Some(length(capture.duration)),
+        min_block: Some(length(capture.min_block)),
+        reason: capture.reason.clone(),
+        summary: capture.summary.as_ref().map(summary),
+    }
+}
+
+pub(super) fn status(status: &model::Status) -> proto::StatusResponse {
+    proto::StatusResponse {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started: Some(status.started.into()),
+        cpu_time: Some(length(status.cpu_time)),
+        rss_bytes: status.rss_bytes,
+        bpf_map_bytes: status.bpf_map_bytes,
+        on_cpu_frequency_hz: status.on_cpu_frequency_hz,
+        off_cpu_active: status.off_cpu_active,
+        on_cpu_samples: status.on_cpu_samples,
+        off_cpu_intervals: status.off_cpu_intervals,
+        losses: losses(&status.loss.of(ProfileKind::Wall)),
+        windows: status.windows,
+        store_bytes: status.store_bytes,
+        oldest: status.oldest.map(Into::into),
+        newest: status.newest.map(Into::into),
+        captures_running: status.captures_running,
+    }
+}
+
+pub(super) fn finding(finding: &model::Finding) -> proto::Finding {
+    let severity = match finding.severity {
+        model::Severity::Ok => proto::Severity::Ok,
+        model::Severity::Warning => proto::Severity::Warning,
+        model::Severity::Error => proto::Severity::Error,
+    };
+    proto::Finding {
+        check: finding.check.to_owned(),
+        severity: severity.into(),
+        message: finding.message.clone(),
+        fix: finding.fix.clone(),
+    }
+}

@@ -1,0 +1,123 @@
+//! The HTTP server: health, metrics and a flame graph for the browser.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::Router;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::{HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+
+use super::error::ApiError;
+use super::query::{AskedRange, Queries, Question, Source, selector};
+use super::{ServeError, Services};
+use crate::model::ProfileKind;
+use crate::render::Format;
+
+#[derive(Clone)]
+struct Site {
+    services: Services,
+    queries: Queries,
+}
+
+/// Serves until `cancel`; at once done where there is no listener.
+pub(super) async fn serve(
+    listener: Option<TcpListener>,
+    services: Services,
+    cancel: CancellationToken,
+) -> Result<(), ServeError> {
+    let Some(listener) = listener else { return Ok(()) };
+    let server = axum::serve(listener, router(services)).with_graceful_shutdown(cancel.cancelled_owned());
+    server.await.map_err(ServeError::Http)
+}
+
+fn router(services: Services) -> Router {
+    let queries = Queries::new(Arc::clone(&services.store), Arc::clone(&services.captures));
+    Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/flamegraph", get(flame_graph))
+        .with_state(Site { services, queries })
+}
+
+async fn ready(State(site): State<Site>) -> Response {
+    if *site.services.ready.borrow() {
+        "ready\n".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not recording\n").into_response()
+    }
+}
+
+async fn metrics(State(site): State<Site>) -> Response {
+    // https://prometheus.io/docs/instrumenting/exposition_formats/ (OpenMetrics text).
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], (site.services.metrics)()).into_response()
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Parameters {
+    kind: String,
+    r#where: String,
+    since: String,
+}
+
+async fn flame_graph(
+    State(site): State<Site>,
+    parameters: Result<Query<Parameters>, QueryRejection>,
+) -> Response {
+    match draw(&site.queries, parameters).await {
+        Ok(svg) => {
+            let headers = [
+                (header::CONTENT_TYPE, "image/svg+xml"),
+                (header::CACHE_CONTROL, "no-store"),
+                (HeaderName::from_static("x-content-type-options"), "nosniff"),
+            ];
+            (headers, svg).into_response()
+        }
+        Err(error) => {
+            let status = Status::from(error);
+            (http_code(status.code()), format!("{}\n", status.message())).into_response()
+        }
+    }
+}
+
+async fn draw(
+    queries: &Queries,
+    parameters: Result<Query<Parameters>, QueryRejection>,
+) -> Result<Vec<u8>, ApiError> {
+    let Query(Parameters { kind, r#where, since }) = parameters
+        .map_err(|rejection| ApiError::Invalid { field: "parameters", problem: rejection.body_text() })?;
+    let kind = if kind.is_empty() {
+        ProfileKind::OnCpu
+    } else {
+        kind.parse().map_err(|problem| ApiError::Invalid { field: "kind", problem })?
+    };
+    let since = if since.is_empty() {
+        None
+    } else {
+        let since = humantime::parse_duration(&since);
+        Some(since.map_err(|error| ApiError::Invalid { field: "since", problem: error.to_string() })?)
+    };
+    let range = AskedRange { since, ..AskedRange::default() }.at(SystemTime::now())?;
+    let question = Question { source: Source::Windows { kind, range }, selector: selector(&r#where)? };
+    queries.answer(question, |answer| answer.render(Format::Svg)).await
+}
+
+/// As `google/rpc/code.proto` maps them.
+fn http_code(code: Code) -> StatusCode {
+    match code {
+        Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => StatusCode::BAD_REQUEST,
+        Code::NotFound => StatusCode::NOT_FOUND,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}

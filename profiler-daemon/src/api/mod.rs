@@ -1,0 +1,90 @@
+//! The public API: gRPC `profiler.v1` and HTTP, over unix sockets and TCP.
+
+mod agent;
+mod captures;
+mod convert;
+mod error;
+mod grpc;
+mod http;
+mod listen;
+mod profiles;
+mod query;
+mod unix;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+pub use self::listen::{BindError, Bound, Endpoints, Listener, bind};
+use crate::capture::Captures;
+use crate::model::{Finding, Status};
+use crate::store::Store;
+
+/// How long open requests may go on after the server was told to end.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What the API serves.
+#[derive(Clone)]
+pub struct Services {
+    /// Windows and results of captures.
+    pub store: Arc<Store>,
+    /// The captures.
+    pub captures: Arc<Captures>,
+    /// Takes a snapshot of the agent.
+    pub status: Arc<dyn Fn() -> Status + Send + Sync>,
+    /// What was found out about the host when the daemon started.
+    pub findings: Arc<Vec<Finding>>,
+    /// The effective configuration, without secrets.
+    pub settings_toml: String,
+    /// Writes the metrics in Prometheus' text format.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Whether the agent records: `/readyz` and the gRPC health service follow it.
+    pub ready: watch::Receiver<bool>,
+}
+
+/// Why serving ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The gRPC server failed.
+    #[error("gRPC server: {0}")]
+    Grpc(#[from] tonic::transport::Error),
+    /// The HTTP server failed.
+    #[error("HTTP server: {0}")]
+    Http(std::io::Error),
+    /// The service descriptions compiled into the program are damaged.
+    #[error("gRPC reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// Serves on what [`bind`] opened until `cancel`; requests that are still open then have five
+/// seconds. Unix sockets are removed when this returns or is dropped.
+///
+/// # Errors
+/// When a server fails; the others are then ended too.
+pub async fn serve(bound: Bound, services: Services, cancel: CancellationToken) -> Result<(), ServeError> {
+    // A failure of one server must not leave the others behind.
+    let cancel = cancel.child_token();
+    let _end_all = cancel.clone().drop_guard();
+    let (grpc, http) = bound.into_parts();
+    let servers = async {
+        let grpc = grpc::serve(grpc, &services, cancel.clone());
+        let http = http::serve(http, services.clone(), cancel.clone());
+        tokio::try_join!(grpc, http).map(|_| ())
+    };
+    let patience = async {
+        cancel.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        ended = servers => ended,
+        () = patience => {
+            tracing::info!("closing the connections that did not end within {} s", GRACE.as_secs());
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Questions about stored profiles, from gRPC and HTTP alike: reading, merging, rendering.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Semaphore;
+
+use super::error::ApiError;
+use crate::capture::{CaptureState, Captures};
+use crate::model::{Profile, ProfileKind, Selector, TimeRange};
+use crate::render::{self, About, Format};
+use crate::store::{Store, Summary};
+
+/// Merges and renderings at a time: each holds a profile and its rendered form in memory.
+const AT_A_TIME: usize = 2;
+/// How long a question waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Largest rendered answer, bytes.
+const MAX_RENDERED: usize = 128 << 20;
+/// The range when none is given.
+pub(super) const DEFAULT_RANGE: Duration = Duration::from_secs(15 * 60);
+
+/// What is asked for.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) source: Source,
+    pub(super) selector: Selector,
+}
+
+/// Where the data comes from.
+#[derive(Debug)]
+pub(super) enum Source {
+    Windows { kind: ProfileKind, range: TimeRange },
+    Capture { id: String },
+}
+
+/// A merged profile that is not empty.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) profile: Arc<Profile>,
+    pub(super) summary: Summary,
+    title: String,
+}
+
+impl Answer {
+    /// Writes the profile in a format.
+    pub(super) fn render(&self, format: Format) -> Result<Vec<u8>, ApiError> {
+        let about = About {
+            title: self.title.clone(),
+            range: self.summary.range,
+            covered: self.summary.covered,
+            command: None,
+        };
+        let mut out = Bounded { bytes: Vec::new(), max: MAX_RENDERED, full: false };
+        match render::render(&self.profile, &about, format, &mut out) {
+            Ok(()) => Ok(out.bytes),
+            Err(_) if out.full => Err(ApiError::TooLarge { max_bytes: MAX_RENDERED }),
+            Err(error) => Err(ApiError::Render(error)),
+        }
+    }
+}
+
+/// Answers questions, a few at a time, off the async threads.
+#[derive(Clone)]
+pub(super) struct Queries {
+    store: Arc<Store>,
+    captures: Arc<Captures>,
+    turns: Arc<Semaphore>,
+}
+
+impl Queries {
+    pub(super) fn new(store: Arc<Store>, captures: Arc<Captures>) -> Self {
+        Self { store, captures, turns: Arc::new(Semaphore::new(AT_A_TIME)) }
+    }
+
+    /// Merges what is asked for and hands it to `use_it`, both on a blocking thread.
+    pub(super) async fn answer<T: Send + 'static>(
+        &self,
+        question: Question,
+        use_it: impl FnOnce(Answer) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let turn = tokio::time::timeout(PATIENCE, Arc::clone(&self.turns).acquire_owned());
+        let Ok(Ok(turn)) = turn.await else { return Err(ApiError::Busy { retry_after: PATIENCE }) };
+        let this = self.clone();
+        let work = tokio::task::spawn_blocking(move || {
+            // The turn ends with the work, also when the client has gone before it.
+            let _turn = turn;
+            use_it(this.merge(&question)?)
+        });
+        work.await.map_err(ApiError::Unfinished)?
+    }
+
+    fn merge(&self, question: &Question) -> Result<Answer, ApiError> {
+        match &question.source {
+            Source::Windows { kind, range } => self.merge_windows(*kind, *range, &question.selector),
+            Source::Capture { id } => self.merge_capture(id, &question.selector),
+        }
+    }
+
+    fn merge_windows(
+        &self,
+        kind: ProfileKind,
+        asked: TimeRange,
+        selector: &Selector,
+    ) -> Result<Answer, ApiError> {
+        let queried = self.store.query(kind, selector, asked);
+        // Windows count whole, so the answer may reach beyond what was asked for.
+        let range = queried.range.map_or(asked, |range| TimeRange {
+            from: range.from.min(asked.from),
+            to: range.to.max(asked.to),
+        });
+        if queried.profile.total_shown() == 0 {
+            return Err(self.no_data(kind, asked, queried.range.is_some(), selector));
+        }
+        let summary = Summary::of(&queried.profile, range, queried.covered);
+        let title = format!("{kind}, {} to {}", time(range.from), time(range.to));
+        Ok(Answer { profile: Arc::new(queried.profile), summary, title })
+    }
+
+    fn no_data(&self, kind: ProfileKind, asked: TimeRange, recorded: bool, selector: &Selector) -> ApiError {
+        let mut message = if !recorded {
+            format!("no {kind} data between {} and {}", time(asked.from), time(asked.to))
+        } else if selector.is_empty() {
+            format!("nothing was sampled {kind} between {} and {}", time(asked.from), time(asked.to))
+        } else {
+            format!("nothing {kind} between {} and {} matches the selector", time(asked.from), time(asked.to))
+        };
+        let _infallible = match self.store.stored(kind) {
+            Some(stored) => write!(message, "; stored: {} to {}", time(stored.from), time(stored.to)),
+            None => write!(message, "; no window of that kind is stored yet"),
+        };
+        ApiError::NoData { kind: kind.name(), message }
+    }
+
+    fn merge_capture(&self, id: &str, selector: &Selector) -> Result<Answer, ApiError> {
+        let Some(result) = self.store.capture(id) else {
+            return Err(self.no_result(id));
+        };
+        let kind = result.summary.kind;
+        let (profile, summary) = if selector.is_empty() {
+            (Arc::clone(&result.profile), result.summary.clone())
+        } else {
+            let mut profile = Profile::new(kind);
+            profile.merge_selected(&result.profile, selector);
+            let summary = Summary::of(&profile, result.range, result.summary.covered);
+            (Arc::new(profile), summary)
+        };
+        if profile.total_shown() == 0 {
+            let what = if result.summary.total == 0 { "recorded" } else { "matches the selector" };
+            let message = format!("capture {id}: nothing {what}; lost: {}", summary.loss);
+            return Err(ApiError::NoData { kind: kind.name(), message });
+        }
+        Ok(Answer { profile, summary, title: format!("{kind}, capture {id}") })
+    }
+
+    fn no_result(&self, id: &str) -> ApiError {
+        let id = id.to_owned();
+        let Some(capture) = self.captures.get(&id) else {
+            return ApiError::NoCapture { field: "selection.capture_id", id };
+        };
+        match capture.state {
+            CaptureState::Done => ApiError::ResultGone { id },
+            CaptureState::Failed => ApiError::CaptureFailed { id, reason: capture.reason },
+            CaptureState::Pending | CaptureState::Running => {
+                ApiError::NotEnded { id, retry_after: capture.time_left() }
+            }
+        }
+    }
+}
+
+/// A range as it is asked for: the last `since`, or `from` to `to`.
+#[derive(Debug, Default)]
+pub(super) struct AskedRange {
+    pub(super) since: Option<Duration>,
+    pub(super) from: Option<SystemTime>,
+    pub(super) to: Option<SystemTime>,
+}
+
+impl AskedRange {
+    /// The range meant at the time `now`.
+    pub(super) fn at(self, now: SystemTime) -> Result<TimeRange, ApiError> {
+        let invalid = |field, problem: &str| Err(ApiError::Invalid { field, problem: problem.to_owned() });
+        match self {
+            Self { since: None, from: None, to: None } => Ok(TimeRange::ending(now, DEFAULT_RANGE)),
+            Self { since: Some(Duration::ZERO), .. } => {
+                invalid("selection.range.since", "must be longer than 0")
+            }
+            Self { since: Some(since), from: None, to: None } => Ok(TimeRange::ending(now, since)),
+            Self { since: Some(_), .. } => invalid("selection.range", "give since, or from and to, not both"),
+            Self { from: None, .. } => invalid("selection.range.from", "is missing although to is given"),
+            Self { from: Some(from), to, .. } => {
+                let to = to.unwrap_or(now);
+                if from >= to {
+                    return invalid("selection.range.from", "must be before to");
+                }
+                Ok(TimeRange { from, to })
+            }
+        }
+    }
+}
+
+/// Reads a selector.
+pub(super) fn selector(text: &str) -> Result<Selector, ApiError> {
+    Selector::parse(text)
+        .map_err(|error| ApiError::Invalid { field: "selection.where", problem: error.to_string() })
+}
+
+/// UTC, to the second.
+fn time(at: SystemTime) -> String {
+    match jiff::Timestamp::try_from(at) {
+        Ok(at) => at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        Err(_) => "a time that no calendar has".to_owned(),
+    }
+}
+
+/// Memory that takes a bounded number of bytes.
+struct Bounded {
+    bytes: Vec<u8>,
+    max: usize,
+    full: bool,
+}
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() > self.max - self.bytes.len() {
+            self.full = true;
+            return Err(io::Error::other("the answer is too large"));
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,63 @@
+//! Tests of the HTTP side.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::harness::{Server, window};
+
+/// Status code, headers and body.
+async fn get(server: &Server, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(&server.http).await.expect("connects");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    let code = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status line");
+    (code, answer)
+}
+
+#[tokio::test]
+async fn health_readiness_and_metrics() {
+    let server = Server::start().await;
+    assert_eq!(get(&server, "/healthz").await.0, 200);
+    assert_eq!(get(&server, "/readyz").await.0, 503);
+    server.ready.send(true).expect("served");
+    assert_eq!(get(&server, "/readyz").await.0, 200);
+    let (code, metrics) = get(&server, "/metrics").await;
+    assert!(code == 200 && metrics.ends_with("# EOF\n"), "{metrics}");
+    assert_eq!(get(&server, "/nothing").await.0, 404);
+}
+
+#[tokio::test]
+async fn flame_graphs_and_their_errors() {
+    let server = Server::start().await;
+    let (code, answer) = get(&server, "/flamegraph").await;
+    assert!(code == 404 && answer.contains("stored yet"), "{answer}");
+    server.store.insert(window(&[("nginx", 3)]));
+    let (code, answer) = get(&server, "/flamegraph?kind=on-cpu&since=5m&where=comm%3D%22nginx%22").await;
+    assert!(code == 200 && answer.contains("image/svg+xml") && answer.contains("<svg"), "{answer}");
+    for (query, reason) in [
+        ("kind=cpu", "unknown kind"),
+        ("since=yesterday", "since"),
+        ("since=0s", "longer than 0"),
+        ("where=comm", "character 5"),
+        ("wher=x", "wher"),
+    ] {
+        let (code, answer) = get(&server, &format!("/flamegraph?{query}")).await;
+        assert!(code == 400 && answer.contains(reason), "{query}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn serving_ends_when_told_and_takes_the_socket_away() {
+    let server = Server::start().await;
+    // A connection that stays open must not keep the server from ending.
+    let _channel = server.channel().await;
+    assert!(server.socket.exists());
+    server.cancel.cancel();
+    let ended = tokio::time::timeout(Duration::from_secs(9), server.served).await.expect("ends");
+    ended.expect("no panic").expect("no error");
+    assert!(!server.socket.exists());
+}

@@ -1,0 +1,266 @@
+//! Captures: bounded sessions, started on demand, whose result stays in the store.
+
+mod id;
+mod session;
+mod spec;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::session::Session;
+pub use self::spec::{CaptureError, CaptureSpec, Limits, RecorderError, ResolveError, TargetSpec};
+use crate::model::{Profile, ProfileKind, Target};
+use crate::store::{Store, Summary};
+
+/// A future that a [`Recorder`] hands out.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What records for a capture: the rest of the agent, as captures see it.
+pub trait Recorder: Send + Sync {
+    /// Finds the processes or the cgroup that are meant. Short: it reads a few files.
+    ///
+    /// # Errors
+    /// When there is no such target, or this host cannot record it.
+    fn resolve(&self, kind: ProfileKind, target: &TargetSpec) -> Result<Target, ResolveError>;
+
+    /// Starts recording. The receiver yields the profile after [`Recorder::stop`], once all that
+    /// was recorded has gone through.
+    fn start(
+        &self,
+        session: u64,
+        kind: ProfileKind,
+        target: Target,
+        min_block_ns: u64,
+    ) -> BoxFuture<'_, Result<oneshot::Receiver<Profile>, RecorderError>>;
+
+    /// Stops recording. Called once for each session that started, or did not start in time.
+    fn stop(&self, session: u64) -> BoxFuture<'_, ()>;
+}
+
+/// A capture as it is now.
+#[derive(Clone, Debug)]
+pub struct Capture {
+    /// Its id, for example `20261123-221501-ab12`: when it started (UTC), and a random part.
+    pub id: String,
+    /// What it measures.
+    pub kind: ProfileKind,
+    /// Whose time.
+    pub target: TargetSpec,
+    /// How far it is.
+    pub state: CaptureState,
+    /// When it was asked for; when recording began, once it has.
+    pub started: SystemTime,
+    /// When recording ended.
+    pub ended: Option<SystemTime>,
+    /// How long it is to record.
+    pub duration: Duration,
+    /// Shortest interval that is recorded.
+    pub min_block: Duration,
+    /// Why it failed or ended early; empty otherwise.
+    pub reason: String,
+    /// What the result is worth, once there is one.
+    pub summary: Option<Summary>,
+}
+
+impl Capture {
+    /// How long until its result is there, about.
+    #[must_use]
+    pub fn time_left(&self) -> Duration {
+        let spent = self.started.elapsed().unwrap_or_default();
+        // A second for what is still on its way when recording ends.
+        self.duration.saturating_sub(spent) + Duration::from_secs(1)
+    }
+}
+
+/// How far a capture is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CaptureState {
+    /// Asked for; recording has not begun.
+    Pending,
+    /// Recording.
+    Running,
+    /// The result is in the store.
+    Done,
+    /// There is no result; [`Capture::reason`] says why.
+    Failed,
+}
+
+impl CaptureState {
+    /// Whether nothing will change any more.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Done | Self::Failed)
+    }
+}
+
+/// All captures: those that run and the last that ended.
+///
+/// A capture belongs to the daemon, not to whoever asked for it: it goes on when the caller
+/// leaves. A target process that exits does not end it either: what it did is part of the
+/// picture.
+pub struct Captures {
+    recorder: Arc<dyn Recorder>,
+    store: Arc<Store>,
+    limits: Limits,
+    sessions: AtomicU64,
+    /// Oldest first.
+    known: Mutex<VecDeque<Known>>,
+    /// Cancelled when the daemon shuts down.
+    closing: CancellationToken,
+    tasks: TaskTracker,
+}
+
+struct Known {
+    now: watch::Receiver<Capture>,
+    stop: CancellationToken,
+}
+
+impl Captures {
+    /// No captures yet.
+    #[must_use]
+    pub fn new(recorder: Arc<dyn Recorder>, store: Arc<Store>, limits: Limits) -> Self {
+        Self {
+            recorder,
+            store,
+            limits,
+            sessions: AtomicU64::new(1),
+            known: Mutex::default(),
+            closing: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// Starts a capture and returns at once. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the request is out of range, the target does not exist, as many captures run as may,
+    /// or the daemon shuts down. What goes wrong later makes the capture fail.
+    pub fn start(&self, spec: CaptureSpec) -> Result<Capture, CaptureError> {
+        let order = self.limits.check(spec)?;
+        let target = self.recorder.resolve(order.kind, &order.target)?;
+
+        let mut known = self.lock();
+        if self.closing.is_cancelled() {
+            return Err(CaptureError::ShuttingDown);
+        }
+        let running: Vec<Capture> = snapshots(&known).filter(|capture| !capture.state.is_final()).collect();
+        if running.len() >= self.limits.max_running {
+            let retry_after = running.iter().map(Capture::time_left).min().unwrap_or_default();
+            return Err(CaptureError::Busy { running: running.len(), retry_after });
+        }
+        let started = SystemTime::now();
+        let mut id = id::new(started);
+        while snapshots(&known).any(|capture| capture.id == id) {
+            id = id::new(started);
+        }
+        let min_block_ns = u64::try_from(order.min_block.as_nanos()).unwrap_or(u64::MAX);
+        let capture = Capture {
+            id,
+            kind: order.kind,
+            target: order.target,
+            state: CaptureState::Pending,
+            started,
+            ended: None,
+            duration: order.duration,
+            min_block: order.min_block,
+            reason: String::new(),
+            summary: None,
+        };
+        let (state, now) = watch::channel(capture.clone());
+        let stop = self.closing.child_token();
+        forget_oldest(&mut known, self.limits.max_known);
+        known.push_back(Known { now, stop: stop.clone() });
+        let session = Session {
+            number: self.sessions.fetch_add(1, Ordering::Relaxed),
+            recorder: Arc::clone(&self.recorder),
+            store: Arc::clone(&self.store),
+            state,
+            stop,
+            closing: self.closing.clone(),
+            patience: self.limits.patience,
+        };
+        self.tasks.spawn(session.run(target, min_block_ns));
+        Ok(capture)
+    }
+
+    /// A capture as it is now.
+    #[must_use]
+    pub fn get(&self, id: &str) -> Option<Capture> {
+        snapshots(&self.lock()).find(|capture| capture.id == id)
+    }
+
+    /// All captures, newest first.
+    #[must_use]
+    pub fn list(&self) -> Vec<Capture> {
+        let mut all: Vec<Capture> = snapshots(&self.lock()).collect();
+        all.reverse();
+        all
+    }
+
+    /// How many have not ended yet.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        snapshots(&self.lock()).filter(|capture| !capture.state.is_final()).count()
+    }
+
+    /// Ends a capture early, keeps what was seen, and returns it once that is in the store.
+    /// Changes nothing about one that has ended. `None` where there is no such capture.
+    pub async fn stop(&self, id: &str) -> Option<Capture> {
+        let (mut now, stop) = {
+            let known = self.lock();
+            let known = known.iter().find(|known| known.now.borrow().id == id)?;
+            (known.now.clone(), known.stop.clone())
+        };
+        stop.cancel();
+        // The task ends the capture before it drops the sender.
+        let _ended = now.wait_for(|capture| capture.state.is_final()).await.is_ok();
+        let capture = now.borrow().clone();
+        Some(capture)
+    }
+
+    /// Follows a capture; dropping the receiver does nothing to it.
+    #[must_use]
+    pub fn watch(&self, id: &str) -> Option<watch::Receiver<Capture>> {
+        let known = self.lock();
+        let known = known.iter().find(|known| known.now.borrow().id == id)?;
+        Some(known.now.clone())
+    }
+
+    /// Refuses new captures, ends all that run and waits until their results are in the store.
+    pub async fn shutdown(&self) {
+        {
+            // Under the lock, so that no start slips in between.
+            let _known = self.lock();
+            self.closing.cancel();
+            self.tasks.close();
+        }
+        self.tasks.wait().await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn snapshots(known: &VecDeque<Known>) -> impl Iterator<Item = Capture> + '_ {
+    known.iter().map(|known| known.now.borrow().clone())
+}
+
+/// Makes room for one more: captures that ended go, oldest first; those that run never do.
+fn forget_oldest(known: &mut VecDeque<Known>, max_known: usize) {
+    while known.len() >= max_known.max(1) {
+        let Some(oldest) = known.iter().position(|known| known.now.borrow().state.is_final()) else { break };
+        known.remove(oldest);
+    }
+}
