@@ -6,4 +6,8 @@
 // Only `kernel` talks to the kernel in ways the compiler cannot check; it says so where it does.
 #![deny(unsafe_code)]
 
+pub mod cli;
+pub mod client;
+pub mod config;
 pub mod model;
+pub mod telemetry;
