@@ -1,0 +1,83 @@
+//! `profiler daemon`: the agent. Its flags are texts; `config` checks them with all other layers.
+
+use std::path::PathBuf;
+
+use super::exit::exit_codes;
+
+const AFTER_HELP: &str = concat!(
+    "\
+Each option is also a key of the configuration file and an environment variable: PROFILER_ and its
+name in capitals (PROFILER_ON_CPU_FREQUENCY). Flags override variables, which override the file.
+
+Examples:
+  profiler daemon
+  profiler daemon --config /etc/profiler/profiler.toml --log-format json
+  profiler daemon --listen 127.0.0.1:9191 --http 127.0.0.1:9190
+
+",
+    exit_codes!()
+);
+
+/// Declares the flags once: as arguments, and as pairs of a configuration key and its text.
+macro_rules! daemon_args {
+    ($($(#[doc = $doc:literal])* $field:ident = $key:literal, $value:literal;)*) => {
+        /// `profiler daemon`.
+        #[derive(Clone, Debug, Default, clap::Args)]
+        #[command(after_help = AFTER_HELP)]
+        pub struct DaemonArgs {
+            /// Configuration file (TOML)
+            #[arg(long, value_name = "FILE", env = "PROFILER_CONFIG", hide_env_values = true)]
+            pub config: Option<PathBuf>,
+            /// Where gRPC is served: unix:///PATH or HOST:PORT; may be repeated
+            #[arg(long, value_name = "ADDR")]
+            pub listen: Vec<String>,
+            $(
+                $(#[doc = $doc])*
+                #[arg(long, value_name = $value)]
+                pub $field: Option<String>,
+            )*
+        }
+
+        impl DaemonArgs {
+            /// The flags that were given, as pairs of a configuration key and its text.
+            #[must_use]
+            pub fn settings(&self) -> Vec<(&'static str, String)> {
+                let listen = (!self.listen.is_empty()).then(|| ("listen", self.listen.join(",")));
+                let others = [$(($key, &self.$field)),*];
+                let others = others.into_iter().filter_map(|(key, text)| Some((key, text.clone()?)));
+                listen.into_iter().chain(others).collect()
+            }
+        }
+    };
+}
+
+daemon_args! {
+    /// Where HTTP is served (/metrics, /healthz, /readyz) [default: nowhere]
+    http = "http", "HOST:PORT";
+    /// Allow TCP addresses that other machines can reach, without TLS and authorisation
+    insecure = "insecure", "BOOL";
+    /// Directory for what is kept across restarts
+    state_dir = "state_dir", "DIR";
+    /// Directory for the lock and the default socket
+    run_dir = "run_dir", "DIR";
+    /// Length of a window, the finest step of a time range
+    window = "window", "DURATION";
+    /// On-CPU samples a second and CPU, 1 to 100000
+    on_cpu_frequency = "on_cpu.frequency", "HERTZ";
+    /// Age at which stored windows go
+    retention_age = "retention.age", "DURATION";
+    /// Size of all stored windows at which the oldest go
+    retention_bytes = "retention.bytes", "SIZE";
+    /// Least severity that is logged: off, error, warn, info, debug or trace
+    log_level = "log.level", "LEVEL";
+    /// How log lines look: text or json
+    log_format = "log.format", "FORMAT";
+    /// Longest capture that can be started
+    capture_max_duration = "capture.max_duration", "DURATION";
+    /// Most captures at a time
+    capture_max_running = "capture.max_running", "N";
+    /// Directories with separate debug files, separated by commas
+    symbols_debug_dirs = "symbols.debug_dirs", "DIRS";
+    /// Show inlined functions as frames: true or false
+    symbols_inlined = "symbols.inlined", "BOOL";
+}

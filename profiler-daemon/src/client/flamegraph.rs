@@ -1,0 +1,118 @@
+//! `profiler flamegraph`: fetches a rendered profile, chunk by chunk.
+
+use tokio::time::Instant;
+
+use crate::cli::{Destination, Endpoint, Exit, FlamegraphArgs, PendingFile};
+use crate::proto::query_response::Part;
+use crate::proto::{self, QueryRequest};
+use crate::render::Format;
+
+use super::connect::{Daemon, RENDER_DEADLINE, request};
+use super::output::{Output, say};
+use super::{Failure, summary};
+
+/// `profiler flamegraph`.
+///
+/// # Errors
+/// No daemon, no data, a refused query, an output that cannot be written.
+pub async fn flamegraph(args: &FlamegraphArgs) -> Result<(), Failure> {
+    let selection = summary::selection(&args.query, args.capture.as_deref());
+    fetch(&args.reach.connect, selection, &args.rendering.destination()).await
+}
+
+/// Writes the flame graph of a selection to its destination.
+pub(super) async fn fetch(
+    endpoint: &Endpoint,
+    selection: proto::Selection,
+    destination: &Destination,
+) -> Result<(), Failure> {
+    // An output that cannot be written is known before the daemon has worked for it.
+    let mut sink = Sink::open(destination)?;
+    let daemon = Daemon::connect(endpoint).await?;
+    let until = Instant::now() + RENDER_DEADLINE;
+    let question = QueryRequest { selection: Some(selection), format: format(destination.format()).into() };
+    let mut profiles = daemon.profiles();
+    let mut parts =
+        daemon.answer(RENDER_DEADLINE, profiles.query(request(question, RENDER_DEADLINE))).await?;
+    let mut facts = None;
+    while let Some(message) =
+        daemon.in_time(until.saturating_duration_since(Instant::now()), parts.message()).await?
+    {
+        match message.part {
+            Some(Part::Summary(summary)) => facts = Some(summary::with_data(Some(summary))?),
+            Some(Part::Text(text)) => sink.text(&text)?,
+            Some(Part::Data(data)) => sink.bytes(&data)?,
+            None => {}
+        }
+        if sink.is_closed() {
+            return Ok(());
+        }
+    }
+    let facts = summary::with_data(facts)?;
+    sink.finish()?;
+    say(&summary::line(&facts));
+    if let Destination::File(file) = destination {
+        say(&format!("wrote {}", file.path.display()));
+    }
+    Ok(())
+}
+
+fn format(format: Format) -> proto::Format {
+    match format {
+        Format::Folded => proto::Format::Folded,
+        Format::Svg => proto::Format::Svg,
+        Format::Pprof => proto::Format::Pprof,
+        Format::Speedscope => proto::Format::Speedscope,
+        Format::Json => proto::Format::Json,
+    }
+}
+
+/// Where the chunks go.
+enum Sink {
+    File(PendingFile),
+    Stdout(Output),
+}
+
+impl Sink {
+    fn open(destination: &Destination) -> Result<Self, Failure> {
+        match destination {
+            Destination::File(file) => Ok(Self::File(PendingFile::create(&file.path)?)),
+            Destination::Stdout(format) => {
+                let output = Output::stdout();
+                if output.is_terminal() && !format.is_text() {
+                    return Err(Failure::new(
+                        Exit::Usage,
+                        format!("{format} is binary and stdout is a terminal"),
+                    )
+                    .hint("write it to a file: -o profile.pb.gz"));
+                }
+                Ok(Self::Stdout(output))
+            }
+        }
+    }
+
+    fn text(&mut self, text: &str) -> Result<(), Failure> {
+        match self {
+            Self::File(file) => Ok(file.write(text.as_bytes())?),
+            Self::Stdout(output) => output.text(text),
+        }
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        match self {
+            Self::File(file) => Ok(file.write(bytes)?),
+            Self::Stdout(output) => output.bytes(bytes),
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        matches!(self, Self::Stdout(output) if output.is_closed())
+    }
+
+    fn finish(self) -> Result<(), Failure> {
+        match self {
+            Self::File(file) => Ok(file.commit()?),
+            Self::Stdout(_) => Ok(()),
+        }
+    }
+}

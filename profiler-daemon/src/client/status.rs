@@ -1,0 +1,100 @@
+//! `profiler status`: what a daemon does, costs and lost.
+
+use serde_json::json;
+
+use crate::cli::{Layout, StatusArgs};
+use crate::proto::{StatusRequest, StatusResponse};
+
+use super::connect::{ANSWER_DEADLINE, Daemon, request};
+use super::output::Output;
+use super::table::facts;
+use super::{Failure, summary, times};
+
+/// `profiler status`.
+///
+/// # Errors
+/// No daemon.
+pub async fn status(args: &StatusArgs) -> Result<(), Failure> {
+    let daemon = Daemon::connect(&args.reach.connect).await?;
+    let mut agent = daemon.agent();
+    let answer =
+        daemon.answer(ANSWER_DEADLINE, agent.status(request(StatusRequest {}, ANSWER_DEADLINE))).await?;
+    Output::stdout().text(&match args.output {
+        Layout::Table => as_table(&answer),
+        Layout::Json => as_json(&answer),
+    })
+}
+
+fn as_table(status: &StatusResponse) -> String {
+    let time = |time| times::system_time(time).map_or_else(|| "-".to_owned(), times::local);
+    let mebibytes = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+    let on_cpu = match status.on_cpu_frequency_hz {
+        hertz if hertz > 0.0 => format!("{hertz:.0} Hz, {} samples", status.on_cpu_samples),
+        _ => format!("off, {} samples", status.on_cpu_samples),
+    };
+    let off_cpu = if status.off_cpu_active { "on" } else { "off" };
+    facts(&[
+        ("version", status.version.clone()),
+        ("started", time(status.started)),
+        ("on-CPU", on_cpu),
+        ("off-CPU", format!("{off_cpu}, {} intervals", status.off_cpu_intervals)),
+        ("captures", format!("{} running", status.captures_running)),
+        ("lost", summary::losses(&status.losses)),
+        ("CPU time", times::short(times::duration(status.cpu_time))),
+        ("memory", mebibytes(status.rss_bytes)),
+        ("BPF maps", mebibytes(status.bpf_map_bytes)),
+        ("store", format!("{} windows, {}", status.windows, mebibytes(status.store_bytes))),
+        ("oldest", time(status.oldest)),
+        ("newest", time(status.newest)),
+    ])
+}
+
+fn as_json(status: &StatusResponse) -> String {
+    let time = |time| times::system_time(time).and_then(times::rfc3339);
+    let json = json!({
+        "version": status.version,
+        "started": time(status.started),
+        "cpu_seconds": times::duration(status.cpu_time).as_secs_f64(),
+        "rss_bytes": status.rss_bytes,
+        "bpf_map_bytes": status.bpf_map_bytes,
+        "on_cpu_frequency_hz": status.on_cpu_frequency_hz,
+        "off_cpu_active": status.off_cpu_active,
+        "on_cpu_samples": status.on_cpu_samples,
+        "off_cpu_intervals": status.off_cpu_intervals,
+        "losses": summary::losses_json(&status.losses),
+        "windows": status.windows,
+        "store_bytes": status.store_bytes,
+        "oldest": time(status.oldest),
+        "newest": time(status.newest),
+        "captures_running": status.captures_running,
+    });
+    format!("{json:#}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::Loss;
+
+    #[test]
+    fn losses_are_shown() {
+        let loss = Loss { stage: "kernel".to_owned(), reason: "on-CPU ring full".to_owned(), count: 3 };
+        let status = StatusResponse {
+            version: "0.1.0".to_owned(),
+            on_cpu_frequency_hz: 99.0,
+            rss_bytes: 3 << 19,
+            losses: vec![loss],
+            ..StatusResponse::default()
+        };
+        let text = as_table(&status);
+        for line in
+            ["version   0.1.0", "on-CPU    99 Hz, 0 samples", "lost      3 (kernel: on-CPU ring full)"]
+        {
+            assert!(text.lines().any(|shown| shown == line), "{line} in {text}");
+        }
+        assert!(text.contains("memory    1.5 MiB\n"), "{text}");
+        let json: serde_json::Value = serde_json::from_str(&as_json(&status)).expect("JSON");
+        assert_eq!(json["losses"][0]["count"], 3);
+        assert_eq!(json["oldest"], serde_json::Value::Null);
+    }
+}

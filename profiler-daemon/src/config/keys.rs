@@ -1,0 +1,229 @@
+//! The one table of all keys: how each is named, documented, set and shown.
+
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::time::Duration;
+
+use super::Config;
+use super::values::{self, one};
+
+/// One key.
+pub(super) struct Key {
+    /// Name in the file, its section before a dot.
+    pub name: &'static str,
+    /// Comment in the default file; lines of at most 96 characters.
+    pub help: &'static str,
+    /// What the file must hold.
+    pub shape: Shape,
+    /// Checks the texts and takes them over.
+    pub set: fn(&mut Config, &[String]) -> Result<(), String>,
+    /// The value as TOML; `None` where nothing is set.
+    pub show: fn(&Config) -> Option<toml::Value>,
+}
+
+/// The TOML type of a key's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    Text,
+    Integer,
+    Boolean,
+    /// A list of strings.
+    List,
+}
+
+impl Shape {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Text => "a string",
+            Self::Integer => "a decimal integer",
+            Self::Boolean => "true or false",
+            Self::List => "a list of strings",
+        }
+    }
+
+    /// Takes the text of a variable or flag apart: lists at commas.
+    pub(super) fn split(self, text: &str) -> Vec<String> {
+        match self {
+            Self::List => {
+                text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+            }
+            _ => vec![text.to_owned()],
+        }
+    }
+}
+
+impl Key {
+    /// The environment variable: `PROFILER_ON_CPU_FREQUENCY`.
+    pub(super) fn variable(&self) -> String {
+        format!("PROFILER_{}", self.name.replace('.', "_").to_uppercase())
+    }
+
+    /// The flag of `profiler daemon`: `--on-cpu-frequency`.
+    pub(super) fn flag(&self) -> String {
+        format!("--{}", self.name.replace(['.', '_'], "-"))
+    }
+}
+
+/// The known name that a wrong one was probably meant to be.
+pub(super) fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<String> {
+    let similarity = |candidate: &String| {
+        // A key written without its section is as good as a typing error.
+        let bare = candidate.rsplit('.').next().unwrap_or(candidate);
+        strsim::jaro_winkler(name, candidate).max(strsim::jaro_winkler(name, bare))
+    };
+    known
+        .map(|candidate| (similarity(&candidate), candidate))
+        .filter(|(similarity, _)| *similarity > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}
+
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
+const CAPTURE_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
+const WINDOW_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
+
+/// All keys, sections together.
+pub(super) static KEYS: &[Key] = &[
+    Key {
+        name: "listen",
+        help: "Where gRPC is served: \"unix:///PATH\" or \"HOST:PORT\" with an IP address or localhost.\n\
+               Default: profiler.sock in run_dir.",
+        shape: Shape::List,
+        set: |config, texts| {
+            if texts.is_empty() {
+                return Err("wants at least one address".to_owned());
+            }
+            config.listen = texts.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+            Ok(())
+        },
+        show: |config| Some(list(config.listen.iter().map(ToString::to_string))),
+    },
+    Key {
+        name: "http",
+        help: "Where HTTP is served (/metrics, /healthz, /readyz): \"127.0.0.1:9190\". Default: nowhere.",
+        shape: Shape::Text,
+        set: |config, texts| {
+            config.http = Some(values::socket_address(one(texts))?);
+            Ok(())
+        },
+        show: |config| config.http.map(|address| address.to_string().into()),
+    },
+    Key {
+        name: "insecure",
+        help: "Allow TCP addresses that other machines can reach, without TLS and authorisation.",
+        shape: Shape::Boolean,
+        set: |config, texts| values::boolean(one(texts)).map(|value| config.insecure = value),
+        show: |config| Some(config.insecure.into()),
+    },
+    Key {
+        name: "state_dir",
+        help: "Directory for what is kept across restarts.",
+        shape: Shape::Text,
+        set: |config, texts| values::absolute(one(texts)).map(|value| config.state_dir = value),
+        show: |config| Some(path(&config.state_dir)),
+    },
+    Key {
+        name: "run_dir",
+        help: "Directory for the lock and the default socket.",
+        shape: Shape::Text,
+        set: |config, texts| values::absolute(one(texts)).map(|value| config.run_dir = value),
+        show: |config| Some(path(&config.run_dir)),
+    },
+    Key {
+        name: "window",
+        help: "Length of a window, the finest step of a time range: 1s to 10m.",
+        shape: Shape::Text,
+        set: |config, texts| values::duration(one(texts), WINDOW_RANGE).map(|value| config.window = value),
+        show: |config| Some(duration(config.window)),
+    },
+    Key {
+        name: "on_cpu.frequency",
+        help: "Samples a second and CPU, 1 to 100000 Hz. 99 keeps out of step with periodic work.",
+        shape: Shape::Integer,
+        set: |config, texts| {
+            values::number(one(texts), 1..=100_000).map(|value| config.on_cpu.frequency = value)
+        },
+        show: |config| Some(config.on_cpu.frequency.into()),
+    },
+    Key {
+        name: "retention.age",
+        help: "Age at which stored windows go: one window to 365d.",
+        shape: Shape::Text,
+        set: |config, texts| {
+            values::duration(one(texts), Duration::from_secs(1)..=YEAR)
+                .map(|value| config.retention.age = value)
+        },
+        show: |config| Some(duration(config.retention.age)),
+    },
+    Key {
+        name: "retention.bytes",
+        help: "Size of all stored windows at which the oldest go: 1MiB to 1TiB.",
+        shape: Shape::Text,
+        set: |config, texts| {
+            values::bytes(one(texts), 1 << 20..=1 << 40).map(|value| config.retention.bytes = value)
+        },
+        show: |config| Some(values::format_bytes(config.retention.bytes).into()),
+    },
+    Key {
+        name: "log.level",
+        help: "Least severity that is logged: off, error, warn, info, debug or trace.",
+        shape: Shape::Text,
+        set: |config, texts| values::level(one(texts)).map(|value| config.log.level = value),
+        show: |config| Some(config.log.level.to_string().into()),
+    },
+    Key {
+        name: "log.format",
+        help: "How log lines look: text or json.",
+        shape: Shape::Text,
+        set: |config, texts| one(texts).parse().map(|value| config.log.format = value),
+        show: |config| Some(config.log.format.to_string().into()),
+    },
+    Key {
+        name: "capture.max_duration",
+        help: "Longest capture that can be started: 1s to 10m.",
+        shape: Shape::Text,
+        set: |config, texts| {
+            values::duration(one(texts), CAPTURE_RANGE).map(|value| config.capture.max_duration = value)
+        },
+        show: |config| Some(duration(config.capture.max_duration)),
+    },
+    Key {
+        name: "capture.max_running",
+        help: "Most captures at a time: 1 to 64.",
+        shape: Shape::Integer,
+        set: |config, texts| {
+            values::number(one(texts), 1..=64).map(|value| config.capture.max_running = value)
+        },
+        show: |config| Some(config.capture.max_running.into()),
+    },
+    Key {
+        name: "symbols.debug_dirs",
+        help: "Directories with separate debug files, searched in this order.",
+        shape: Shape::List,
+        set: |config, texts| {
+            config.symbols.debug_dirs =
+                texts.iter().map(|text| values::absolute(text)).collect::<Result<_, _>>()?;
+            Ok(())
+        },
+        show: |config| Some(list(config.symbols.debug_dirs.iter().map(|path| path.display().to_string()))),
+    },
+    Key {
+        name: "symbols.inlined",
+        help: "Show inlined functions as frames, where debug information knows them.",
+        shape: Shape::Boolean,
+        set: |config, texts| values::boolean(one(texts)).map(|value| config.symbols.inlined = value),
+        show: |config| Some(config.symbols.inlined.into()),
+    },
+];
+
+fn list(items: impl Iterator<Item = String>) -> toml::Value {
+    toml::Value::Array(items.map(toml::Value::from).collect())
+}
+
+fn path(path: &Path) -> toml::Value {
+    path.display().to_string().into()
+}
+
+fn duration(value: Duration) -> toml::Value {
+    humantime::format_duration(value).to_string().into()
+}
