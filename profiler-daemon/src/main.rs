@@ -7,11 +7,17 @@ use std::process::ExitCode;
 use clap::ColorChoice;
 use tracing::level_filters::LevelFilter;
 
+use profiler_daemon::agent;
 use profiler_daemon::cli::{CheckArgs, Cli, Command, DaemonArgs, Exit, GlobalArgs, RecordArgs};
 use profiler_daemon::client::{self, Failure};
+use profiler_daemon::config::{Config, LogFormat};
 use profiler_daemon::telemetry::{self, LogOptions};
 
 fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == agent::EXEC_STOPPED) {
+        return agent::exec_stopped(arguments);
+    }
     let cli = match Cli::parse_line(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => {
@@ -44,27 +50,39 @@ fn run(cli: &Cli) -> Result<(), Failure> {
     }
 }
 
-fn record(_args: &RecordArgs, _global: &GlobalArgs) -> Result<(), Failure> {
-    Err(Failure::new(Exit::Failure, "record is not part of this build"))
+fn record(args: &RecordArgs, global: &GlobalArgs) -> Result<(), Failure> {
+    init_log(log_options(global))?;
+    agent::record(args).map_err(|error| Failure::new(error.exit(), error.to_string()))
 }
 
-fn daemon(_args: &DaemonArgs, _global: &GlobalArgs) -> Result<(), Failure> {
-    Err(Failure::new(Exit::Failure, "daemon is not part of this build"))
+fn daemon(args: &DaemonArgs, global: &GlobalArgs) -> Result<(), Failure> {
+    let loaded = Config::load(args.config.as_deref(), std::env::vars_os(), &args.settings())
+        .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
+    let log = &loaded.config.log;
+    let level = log.level.max(log_options(global).level);
+    init_log(LogOptions { level, json: log.format == LogFormat::Json, color: color(global) })?;
+    loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    agent::daemon(&loaded.config).map_err(|error| Failure::new(error.exit(), error.to_string()))
 }
 
-fn check(_args: &CheckArgs, _global: &GlobalArgs) -> Result<(), Failure> {
-    Err(Failure::new(Exit::Failure, "check is not part of this build"))
+fn check(args: &CheckArgs, global: &GlobalArgs) -> Result<(), Failure> {
+    init_log(log_options(global))?;
+    client::print_findings(&agent::check(), args.output)
 }
 
 /// Runs a command of the client to its end.
 fn ask(global: &GlobalArgs, command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let failed = |what: String| Failure::new(Exit::Failure, what);
-    telemetry::init(log_options(global)).map_err(|error| failed(error.to_string()))?;
+    init_log(log_options(global))?;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| failed(format!("cannot start: {error}")))?
         .block_on(command)
+}
+
+fn init_log(options: LogOptions) -> Result<(), Failure> {
+    telemetry::init(options).map_err(|error| Failure::new(Exit::Failure, error.to_string()))
 }
 
 /// What a command that is not the daemon logs.
@@ -95,41 +113,4 @@ fn complain(failure: &Failure, global: &GlobalArgs) {
     let label = if colored { "\x1b[1;31merror:\x1b[0m" } else { "error:" };
     // Nobody listening is no failure.
     let _ = writeln!(std::io::stderr(), "{label} {failure}");
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory as _;
-    use profiler_daemon::cli::Cli;
-    use profiler_daemon::config::Config;
-
-    /// Only here both halves meet: `cli` does not know `config`.
-    #[test]
-    fn each_key_of_the_configuration_is_a_flag() {
-        let command = Cli::command();
-        let daemon = command.find_subcommand("daemon").expect("the command");
-        let flags: Vec<String> =
-            daemon.get_arguments().filter_map(|argument| argument.get_long().map(str::to_owned)).collect();
-        let mut expected: Vec<String> = Config::keys().map(|key| key.replace(['.', '_'], "-")).collect();
-        expected.insert(0, "config".to_owned());
-        let mut flags: Vec<String> = flags.into_iter().filter(|flag| flag != "help").collect();
-        flags.sort();
-        expected.sort();
-        assert_eq!(flags, expected);
-
-        let values = expected
-            .iter()
-            .filter(|flag| *flag != "config")
-            .flat_map(|flag| [format!("--{flag}"), "x".to_owned()]);
-        let line = ["profiler", "daemon"].map(str::to_owned).into_iter().chain(values).map(Into::into);
-        let profiler_daemon::cli::Command::Daemon(args) = Cli::parse_line(line).expect("valid").command
-        else {
-            panic!("not daemon");
-        };
-        let mut keys: Vec<&str> = args.settings().into_iter().map(|(key, _)| key).collect();
-        let mut known: Vec<&str> = Config::keys().collect();
-        keys.sort_unstable();
-        known.sort_unstable();
-        assert_eq!(keys, known);
-    }
 }
