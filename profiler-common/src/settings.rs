@@ -46,6 +46,11 @@ pub struct FilterEntry {
     pub samplers: u32,
     /// 1: children join the filter when they are forked.
     pub follow: u32,
+    /// Bit per sampler that wants the process from its next exec on: a command that is started
+    /// to be recorded is recorded as itself, not as what started it.
+    pub samplers_from_exec: u32,
+    /// Keeps the size a multiple of 8.
+    pub padding: u32,
 }
 
 /// Resolution of start times in `/proc/PID/stat`: 1 / USER_HZ, which is 100 on every architecture

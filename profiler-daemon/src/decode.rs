@@ -58,6 +58,7 @@ pub fn record(bytes: &[u8]) -> Result<RawSample, Refused> {
         user,
         flags: StackFlags {
             truncated: flag(FLAG_KERNEL_TRUNCATED | FLAG_USER_TRUNCATED),
+            stopped: false,
             user_missing: flag(FLAG_USER_MISSING),
             kernel_missing: flag(FLAG_KERNEL_MISSING),
             kernel_thread: flag(FLAG_KERNEL_THREAD),

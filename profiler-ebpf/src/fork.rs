@@ -1,4 +1,4 @@
-//! Children of followed processes join the filter before they run.
+//! Followed processes: children join the filter before they run, commands when they exec.
 
 use aya_ebpf::programs::BtfTracePointContext;
 use profiler_common::counters::Counter;
@@ -22,8 +22,24 @@ pub fn follow(ctx: &BtfTracePointContext) {
         return;
     }
     let start_ticks = task::process_start(child) / CLOCK_TICK_NS;
-    let joined = FilterEntry { start_ticks, samplers: entry.samplers, follow: 1 };
+    let joined = FilterEntry { start_ticks, ..*entry };
     if FILTER_PIDS.insert(child_tgid, joined, 0).is_err() {
+        emit::count(Counter::FilterFull, 1);
+    }
+}
+
+/// `sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)`
+#[inline(always)]
+pub fn exec(ctx: &BtfTracePointContext) {
+    let task: Task = ctx.arg(0);
+    // SAFETY: the entry is only read.
+    let Some(entry) = (unsafe { FILTER_PIDS.get(task::tgid(task)) }) else { return };
+    if entry.samplers_from_exec == 0 || entry.start_ticks != task::process_start(task) / CLOCK_TICK_NS {
+        return;
+    }
+    let samplers = entry.samplers | entry.samplers_from_exec;
+    let begun = FilterEntry { samplers, samplers_from_exec: 0, ..*entry };
+    if FILTER_PIDS.insert(task::tgid(task), begun, 0).is_err() {
         emit::count(Counter::FilterFull, 1);
     }
 }

@@ -43,6 +43,13 @@ pub fn follow_fork(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// A process becomes another program: commands begin to be recorded here.
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn follow_exec(ctx: BtfTracePointContext) -> i32 {
+    fork::exec(&ctx);
+    0
+}
+
 /// Visits every thread and writes the off-CPU intervals that are still open.
 // aya-ebpf has no macro for iterators; the context layout is that of `struct bpf_iter__task`.
 #[unsafe(no_mangle)]

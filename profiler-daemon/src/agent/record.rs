@@ -86,7 +86,7 @@ fn target(args: &RecordArgs) -> Result<(Target, Option<StoppedChild>), AgentErro
         RecordTarget::Cgroup(path) => (targets::cgroup(&path.to_string_lossy())?, None),
         RecordTarget::Command(program, arguments) => {
             let child = StoppedChild::start(program, arguments)?;
-            (Target::Processes { ids: vec![child.process], follow: true }, Some(child))
+            (Target::Command(child.process), Some(child))
         }
     })
 }

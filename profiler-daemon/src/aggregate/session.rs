@@ -144,12 +144,12 @@ fn off_cpu_ns(measure: Measure) -> Option<u64> {
 
 /// Whether a sample is part of a target.
 ///
-/// With `follow`, membership grows by forks that only the kernel's filter sees, so everything
+/// Of a command, membership grows by forks that only the kernel's filter sees, so everything
 /// that came through the filter is accepted: such a session must be the only one that runs.
 fn is_target(target: &Target, sample: &Sample) -> bool {
     match target {
-        Target::Host | Target::Processes { follow: true, .. } => true,
-        Target::Processes { ids, follow: false } => ids.contains(&sample.process),
+        Target::Host | Target::Command(_) => true,
+        Target::Processes(ids) => ids.contains(&sample.process),
         Target::Cgroup { id, path } => sample.cgroup == *id || is_below(&sample.labels, path),
     }
 }

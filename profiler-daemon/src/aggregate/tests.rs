@@ -206,13 +206,13 @@ fn targets_choose_samples() {
     let process = |start_ticks| ProcessId { pid: Pid(2), start_ticks };
     let cgroup = |id, path: &str| Target::Cgroup { id: CgroupId(id), path: path.to_owned() };
     assert_eq!(count(Target::Host), 2);
-    assert_eq!(count(Target::Processes { ids: vec![process(1)], follow: false }), 1);
+    assert_eq!(count(Target::Processes(vec![process(1)])), 1);
     assert_eq!(
-        count(Target::Processes { ids: vec![process(2)], follow: false }),
+        count(Target::Processes(vec![process(2)])),
         0,
         "another life of the pid"
     );
-    assert_eq!(count(Target::Processes { ids: vec![process(1)], follow: true }), 2);
+    assert_eq!(count(Target::Command(process(1))), 2);
     assert_eq!(count(cgroup(7, "/elsewhere")), 2);
     assert_eq!(count(cgroup(8, "/a")), 2);
     assert_eq!(count(cgroup(8, "/a/b/")), 2);

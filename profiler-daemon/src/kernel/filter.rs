@@ -8,7 +8,7 @@ use profiler_common::limits::{MAX_FILTER_CGROUPS, MAX_FILTER_PIDS};
 use profiler_common::settings::{
     FILTER_HOST, FILTER_TARGETS, FilterEntry, SETTINGS_OFF_CPU, SETTINGS_ON_CPU, Settings,
 };
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::KernelError;
 use crate::model::{SamplerKind, Target};
@@ -85,7 +85,8 @@ impl Filter {
         for pid in present.into_iter().filter(|pid| !following && !pids.contains_key(pid)) {
             ignore_missing(self.pids.remove(&pid)).map_err(error(PIDS))?;
         }
-        for (pid, entry) in &pids {
+        for (pid, wanted) in &pids {
+            let entry = self.begun(*pid, *wanted);
             let mut bytes = [0; size_of::<FilterEntry>()];
             bytes.copy_from_slice(entry.as_bytes());
             self.pids.insert(pid, bytes, 0).map_err(error(PIDS))?;
@@ -100,6 +101,18 @@ impl Filter {
         Ok(())
     }
 
+    /// A command that has been recorded since its exec must not be told to wait for another one.
+    fn begun(&self, pid: u32, wanted: FilterEntry) -> FilterEntry {
+        let present = self.pids.get(&pid, 0).ok().and_then(|bytes| FilterEntry::read_from_bytes(&bytes).ok());
+        match present {
+            Some(present) if present.start_ticks == wanted.start_ticks && present.samplers_from_exec == 0 => {
+                let samplers = wanted.samplers | wanted.samplers_from_exec;
+                FilterEntry { samplers, samplers_from_exec: 0, ..wanted }
+            }
+            _ => wanted,
+        }
+    }
+
     /// What the maps should hold.
     fn wanted(&self) -> (BTreeMap<u32, FilterEntry>, BTreeMap<u64, u32>) {
         let (mut pids, mut cgroups) = (BTreeMap::new(), BTreeMap::new());
@@ -107,13 +120,18 @@ impl Filter {
             for target in targets {
                 match target {
                     Target::Host => {}
-                    Target::Processes { ids, follow } => {
+                    Target::Processes(ids) => {
                         for id in ids {
                             let entry: &mut FilterEntry = pids.entry(id.pid.0).or_default();
                             entry.start_ticks = id.start_ticks;
                             entry.samplers |= 1 << sampler;
-                            entry.follow |= u32::from(*follow);
                         }
+                    }
+                    Target::Command(id) => {
+                        let entry: &mut FilterEntry = pids.entry(id.pid.0).or_default();
+                        entry.start_ticks = id.start_ticks;
+                        entry.samplers_from_exec |= 1 << sampler;
+                        entry.follow = 1;
                     }
                     Target::Cgroup { id, .. } => *cgroups.entry(id.0).or_default() |= 1 << sampler,
                 }

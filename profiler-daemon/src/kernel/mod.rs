@@ -65,7 +65,7 @@ impl Kernel {
     /// Where the kernel refuses the program or the perf events.
     pub fn start_on_cpu(&mut self, frequency_hz: u32, target: &Target) -> Result<(), KernelError> {
         let period_ns = 1_000_000_000 / u64::from(frequency_hz.max(1));
-        self.follow_forks(target)?;
+        self.follow_command(target)?;
         self.filter.set_targets(SamplerKind::OnCpu, [target])?;
         self.on_cpu.attach(&mut self.ebpf, frequency_hz)?;
         let settings = Settings { open: 1, period_ns, ..self.filter.settings(SamplerKind::OnCpu) };
@@ -97,7 +97,7 @@ impl Kernel {
         target: Target,
         min_block_ns: u64,
     ) -> Result<MonoNs, KernelError> {
-        self.follow_forks(&target)?;
+        self.follow_command(&target)?;
         self.sessions.insert(session, Session { target, min_block_ns });
         let started = self.apply_off_cpu();
         if started.is_err() {
@@ -182,9 +182,10 @@ impl Kernel {
         Ok(now())
     }
 
-    fn follow_forks(&mut self, target: &Target) -> Result<(), KernelError> {
-        if matches!(target, Target::Processes { follow: true, .. }) {
+    fn follow_command(&mut self, target: &Target) -> Result<(), KernelError> {
+        if matches!(target, Target::Command { .. }) {
             load::attach_tracepoint(&mut self.ebpf, &self.btf, "follow_fork", "sched_process_fork")?;
+            load::attach_tracepoint(&mut self.ebpf, &self.btf, "follow_exec", "sched_process_exec")?;
         }
         Ok(())
     }

@@ -82,6 +82,8 @@ pub struct StackQuality {
     pub records: u64,
     /// Cut at the depth limit.
     pub truncated: u64,
+    /// Ended at an address where no code is.
+    pub stopped: u64,
     /// No user stack although the thread has one.
     pub user_missing: u64,
     /// The kernel stack could not be read.
@@ -96,6 +98,7 @@ impl StackQuality {
     fn add(&mut self, flags: StackFlags, stack: &[Arc<Frame>]) {
         self.records += 1;
         self.truncated += u64::from(flags.truncated);
+        self.stopped += u64::from(flags.stopped);
         self.user_missing += u64::from(flags.user_missing);
         self.kernel_missing += u64::from(flags.kernel_missing);
         self.frames += stack.len() as u64;
@@ -106,6 +109,7 @@ impl StackQuality {
     pub fn merge(&mut self, other: &Self) {
         self.records += other.records;
         self.truncated += other.truncated;
+        self.stopped += other.stopped;
         self.user_missing += other.user_missing;
         self.kernel_missing += other.kernel_missing;
         self.frames += other.frames;

@@ -55,6 +55,8 @@ pub struct Sample {
 pub struct StackFlags {
     /// Cut at the depth limit.
     pub truncated: bool,
+    /// The walk came to an address where no code is, and ended there.
+    pub stopped: bool,
     /// No user stack although the thread has one.
     pub user_missing: bool,
     /// The kernel stack could not be read.

@@ -17,13 +17,11 @@ pub enum Target {
     /// Everything.
     #[default]
     Host,
-    /// These processes, all their threads.
-    Processes {
-        /// The processes, each told apart from a later one with the same pid.
-        ids: Vec<ProcessId>,
-        /// Also the children they fork from now on.
-        follow: bool,
-    },
+    /// These processes, all their threads, each told apart from a later one with the same pid.
+    Processes(Vec<ProcessId>),
+    /// A process from its next exec on, and all the children it forks. Which those are is known
+    /// in the kernel only.
+    Command(ProcessId),
     /// A cgroup and all below it.
     Cgroup {
         /// The cgroup's id.

@@ -20,7 +20,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::mpsc::{Receiver, Sender};
 
-use crate::model::{Batch, KindLoss, Measure, RawBatch, Sample};
+use crate::model::{Batch, KindLoss, Measure, RawBatch};
 use crate::procs;
 
 /// Bounds and places.
@@ -111,22 +111,13 @@ fn symbolize(resolver: &mut Resolver, raw: RawBatch) -> Batch {
     let mut loss: KindLoss = raw.loss;
     let mut samples = Vec::with_capacity(raw.samples.len());
     for sample in raw.samples {
-        let (stack, labels) = resolver.stack(&sample);
+        let named = resolver.resolve(&sample);
         let lost = resolver.take_loss();
         match sample.measure {
             Measure::OnCpu { .. } => loss.on_cpu.merge(&lost),
             Measure::OffCpu { .. } => loss.off_cpu.merge(&lost),
         }
-        samples.push(Sample {
-            time: sample.time,
-            process: sample.process,
-            tid: sample.tid,
-            cgroup: sample.cgroup,
-            labels,
-            stack,
-            flags: sample.flags,
-            measure: sample.measure,
-        });
+        samples.push(named);
     }
     Batch { samples, loss, ended: raw.ended }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use quick_cache::unsync::Cache;
 
-use crate::model::{Frame, FrameKind, Labels, Loss, Module, RawSample, Stage};
+use crate::model::{Frame, FrameKind, Loss, Module, RawSample, Sample, Stage};
 
 use super::Options;
 use super::intern::Interner;
@@ -41,9 +41,9 @@ impl Resolver {
         }
     }
 
-    /// The frames of a record, leaf first, and whose it is. What could not be found out is counted,
-    /// see [`Self::take_loss`].
-    pub fn stack(&mut self, sample: &RawSample) -> (Arc<[Arc<Frame>]>, Arc<Labels>) {
+    /// The record with frames and labels in place of addresses and ids. What could not be found out
+    /// is counted, see [`Self::take_loss`].
+    pub fn resolve(&mut self, sample: &RawSample) -> Sample {
         // A thread name that is new to a process is what an exec looks like from here.
         let maybe_exec = !self.labels.knows(sample.process, sample.comm);
         let process = self.user.observe(sample.process, maybe_exec);
@@ -58,14 +58,30 @@ impl Resolver {
             self.loss.add(Stage::Symbolize, "kernel addresses hidden", 1);
         }
         let comm = &labels.comm;
+        let mut flags = sample.flags;
         for (depth, &address) in sample.user.iter().enumerate() {
             let address = lookup_address(depth, address);
+            // A walk along frame pointers through code that keeps none reads whatever the register
+            // held. An address where no code is says so: what lies beyond it would be invented.
+            if depth > 0 && self.user.is_no_code(sample.process, address) {
+                flags.stopped = true;
+                break;
+            }
             self.user.frames(sample.process, comm, address, &mut self.interner, &mut frames);
         }
         if !sample.user.is_empty() {
             self.user.count(sample.process, &mut self.loss);
         }
-        (frames.into(), labels)
+        Sample {
+            time: sample.time,
+            process: sample.process,
+            tid: sample.tid,
+            cgroup: sample.cgroup,
+            labels,
+            stack: frames.into(),
+            flags,
+            measure: sample.measure,
+        }
     }
 
     /// What could not be found out since the last call.

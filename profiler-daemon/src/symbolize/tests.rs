@@ -114,7 +114,7 @@ fn known_function(seed: u64) -> u64 {
 fn our_own_functions_have_their_names() {
     let address = known_function as fn(u64) -> u64 as usize as u64;
     let mut resolver = resolver();
-    let (stack, labels) = resolver.stack(&sample(me(), &[address], &[]));
+    let Sample { stack, labels, .. } = resolver.resolve(&sample(me(), &[address], &[]));
     // Whatever was inlined into it comes first.
     let function = stack.last().unwrap();
     assert_eq!(&*function.name, "profiler_daemon::symbolize::tests::known_function");
@@ -130,7 +130,7 @@ fn callers_are_looked_up_at_the_call() {
     let start = known_function as fn(u64) -> u64 as usize as u64;
     let mut resolver = resolver();
     let mut functions = |user: &[u64]| -> Vec<bool> {
-        let (stack, _) = resolver.stack(&sample(me(), user, &[]));
+        let Sample { stack, .. } = resolver.resolve(&sample(me(), user, &[]));
         let outermost = stack.iter().filter(|frame| frame.kind == FrameKind::User);
         outermost.map(|frame| frame.name.ends_with("::known_function")).collect()
     };
@@ -142,8 +142,8 @@ fn callers_are_looked_up_at_the_call() {
 fn equal_frames_are_one_allocation() {
     let start = known_function as fn(u64) -> u64 as usize as u64;
     let mut resolver = resolver();
-    let (stack, labels) = resolver.stack(&sample(me(), &[start, start + 2], &[]));
-    let (again, same_labels) = resolver.stack(&sample(me(), &[start], &[]));
+    let Sample { stack, labels, .. } = resolver.resolve(&sample(me(), &[start, start + 2], &[]));
+    let Sample { stack: again, labels: same_labels, .. } = resolver.resolve(&sample(me(), &[start], &[]));
     let named = |stack: &[Arc<Frame>]| -> Vec<Arc<Frame>> {
         stack.iter().filter(|frame| frame.name.ends_with("known_function")).cloned().collect()
     };
@@ -157,7 +157,7 @@ fn equal_frames_are_one_allocation() {
 fn a_function_of_libc_has_its_name() {
     let getpid = libc::getpid as unsafe extern "C" fn() -> i32 as usize as u64;
     let mut resolver = resolver();
-    let (stack, _) = resolver.stack(&sample(me(), &[getpid], &[]));
+    let Sample { stack, .. } = resolver.resolve(&sample(me(), &[getpid], &[]));
     assert!(stack[0].name.contains("getpid"), "{stack:?}");
     assert!(stack[0].module.as_ref().unwrap().path.contains("libc"));
 }
@@ -169,7 +169,7 @@ fn inlined_functions_come_before_the_one_they_were_inlined_into() {
     {
         let program = Program::c(flags, |_| {});
         let mut resolver = resolver();
-        let (stack, _) = resolver.stack(&program.sample(&program.addresses[..1]));
+        let Sample { stack, .. } = resolver.resolve(&program.sample(&program.addresses[..1]));
         let shown: Vec<_> = stack.iter().map(|frame| (&*frame.name, frame.kind)).collect();
         let inlined = FrameKind::UserInlined;
         assert_eq!(shown, [("inner", inlined), ("middle", inlined), ("outer", FrameKind::User)], "{flags:?}");
@@ -210,7 +210,7 @@ fn a_stripped_binary_gives_its_name_and_the_address_in_it() {
         start = u64::from_str_radix(line.split(' ').next().unwrap(), 16).unwrap();
         run("strip", &[], path);
     });
-    let (stack, _) = resolver().stack(&program.sample(&program.addresses[1..2]));
+    let Sample { stack, .. } = resolver().resolve(&program.sample(&program.addresses[1..2]));
     assert_eq!(&*stack[0].name, format!("[program+{start:#x}]"));
     assert_eq!((stack[0].named, stack[0].address), (false, start));
     assert_eq!(Path::new(&*stack[0].module.as_ref().unwrap().path), program.path);
@@ -236,7 +236,7 @@ fn separate_debug_information_is_found_by_build_id_and_by_link() {
         });
         let options = Options { debug_dirs: vec![debug_dir.path().to_owned()], ..Options::default() };
         let mut resolver = Resolver::new(options);
-        let (stack, _) = resolver.stack(&program.sample(&program.addresses[..1]));
+        let Sample { stack, .. } = resolver.resolve(&program.sample(&program.addresses[..1]));
         let shown: Vec<_> = stack.iter().map(|frame| &*frame.name).collect();
         assert_eq!(shown, ["inner", "middle", "outer"], "by link: {by_link}");
         let build_id = stack[0].module.as_ref().unwrap().build_id.clone();
@@ -250,7 +250,7 @@ fn a_deleted_binary_of_an_exited_process_still_resolves() {
     std::fs::remove_file(&program.path).unwrap();
     let mut resolver = resolver();
     let sample = program.sample(&program.addresses[..1]);
-    resolver.stack(&RawSample { user: [].into(), ..sample.clone() });
+    resolver.resolve(&RawSample { user: [].into(), ..sample.clone() });
     program.child.kill().unwrap();
     program.child.wait().unwrap();
     assert_eq!(names(&mut resolver, &sample), ["inner", "middle", "outer"]);
@@ -279,7 +279,7 @@ fn generated_code_takes_its_names_from_the_perf_map() {
     std::fs::write(&map, format!("{jit:x} 100 LazyCompile:f file.js:1\n")).unwrap();
     let mut resolver = resolver();
     let sample = program.sample(&[jit + 0x10, jit + 0x200]);
-    let (stack, _) = resolver.stack(&sample);
+    let Sample { stack, .. } = resolver.resolve(&sample);
     std::fs::remove_file(&map).unwrap();
     assert_eq!(
         (&*stack[0].name, stack[0].kind, stack[0].address),
@@ -290,7 +290,7 @@ fn generated_code_takes_its_names_from_the_perf_map() {
 
     program.child.kill().unwrap();
     program.child.wait().unwrap();
-    assert_eq!(&*resolver.stack(&sample).0[0].name, "LazyCompile:f file.js:1");
+    assert_eq!(&*resolver.resolve(&sample).0[0].name, "LazyCompile:f file.js:1");
     assert!(program.dir.path().exists());
 }
 
@@ -302,7 +302,7 @@ fn the_vdso_has_names() {
     let start = u64::from_str_radix(start, 16).unwrap();
     let end = u64::from_str_radix(rest.split(' ').next().unwrap(), 16).unwrap();
     let addresses: Vec<u64> = (start..end).step_by(16).collect();
-    let (stack, _) = resolver().stack(&sample(me(), &addresses, &[]));
+    let Sample { stack, .. } = resolver().resolve(&sample(me(), &addresses, &[]));
     assert!(stack.iter().any(|frame| frame.named && frame.name.contains("clock_gettime")), "{stack:?}");
 }
 
@@ -318,7 +318,7 @@ fn kernel_frames_have_names_or_say_why_not() {
     let hidden = address == 0;
     let address = if hidden { 0xffff_ffff_8100_1000 } else { address };
     let mut resolver = resolver();
-    let (stack, _) = resolver.stack(&sample(me(), &[], &[address, address + 1]));
+    let Sample { stack, .. } = resolver.resolve(&sample(me(), &[], &[address, address + 1]));
     assert!(stack.iter().all(|frame| frame.kind == FrameKind::Kernel));
     if hidden {
         assert_eq!(&*stack[0].name, format!("[kernel+{address:#x}]"));

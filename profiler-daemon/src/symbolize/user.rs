@@ -77,6 +77,11 @@ impl UserSymbols {
         loss.merge(&std::mem::take(&mut self.loss));
     }
 
+    /// Whether the process's maps are known and no code is mapped at this address.
+    pub(super) fn is_no_code(&mut self, id: ProcessId, address: u64) -> bool {
+        self.procs.lookup(id, address).is_none() && self.procs.observe(id).maps_known()
+    }
+
     /// Appends the frames at an address of an observed process, innermost first.
     pub(super) fn frames(
         &mut self,
