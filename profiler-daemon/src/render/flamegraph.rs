@@ -16,12 +16,17 @@ const SUBTITLE_CHARS: usize = 150;
 /// 10 000 frames a level.
 const MIN_WIDTH_PERCENT: f64 = 0.01;
 
+/// The colour of what says nothing about the code.
+const GREY: Color = Color { r: 190, g: 190, b: 190 };
+
 /// Writes the flame graph of the lines that [`super::folded`] writes.
 pub(super) fn write(profile: &Profile, about: &About, out: &mut dyn Write) -> io::Result<()> {
     let stacks = Stacks::of(profile);
     let summary = summary_line(profile, about);
 
     let mut palette = PaletteMap::default();
+    // The nameless box of all stacks; inferno would roll dice for what is not in the map.
+    palette.insert("", GREY);
     for text in stacks.texts() {
         palette.insert(text, color(text));
     }
@@ -84,9 +89,11 @@ fn color(text: &str) -> Color {
         (50 + shade, 165 + shade, 165 + shade)
     } else if text.ends_with("_[j]") {
         (50 + shade, 200 + shade, 50 + shade)
+    } else if name::is_marker(text) {
+        (100 + shade, 110 + shade, 200 + shade)
     } else if text.starts_with('[') {
-        // What has no name, and what a thread waited for.
-        (120 + shade, 130 + shade, 200 + shade)
+        // No name: `[binary+0xoffset]`.
+        return GREY;
     } else if text.contains("::") {
         (175 + shade, 175 + shade, 50 + shade)
     } else {
@@ -138,6 +145,7 @@ mod tests {
         assert_eq!(dominant("fib_[j]"), (false, true, false), "green");
         assert_eq!(dominant("PyEval_Vector"), (true, false, true), "red");
         assert_eq!(dominant("[run-queue]"), (false, false, false), "blue");
+        assert_eq!(color("[demo+0x1f]"), GREY);
     }
 
     #[test]

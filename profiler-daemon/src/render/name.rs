@@ -9,7 +9,7 @@
 
 use std::borrow::Cow;
 
-use crate::model::{Activity, Frame, FrameKind, Labels};
+use crate::model::{Activity, Frame, FrameKind, Labels, TaskState};
 
 /// Longest text of a name, in bytes. A deep stack repeats its names in each of its lines, so one
 /// huge symbol would multiply.
@@ -50,6 +50,14 @@ pub(super) fn comm(labels: &Labels) -> String {
 /// The name of an activity as a label.
 pub(super) fn activity(activity: Activity) -> &'static str {
     activity.marker().map_or("on-cpu", |marker| marker.trim_matches(['[', ']']))
+}
+
+/// Whether a text is the pseudo frame of an activity.
+pub(super) fn is_marker(text: &str) -> bool {
+    use TaskState::{Interruptible, Stopped, Uninterruptible};
+    let blocked = [Interruptible, Uninterruptible, Stopped].map(Activity::Blocked);
+    let others = [Activity::RunQueue, Activity::Preempted];
+    blocked.into_iter().chain(others).any(|activity| activity.marker() == Some(text))
 }
 
 /// Replaces characters that are not visible by U+FFFD, and cuts what is absurdly long.

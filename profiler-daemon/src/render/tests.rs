@@ -225,6 +225,12 @@ fn a_hostile_comm_is_one_root_in_each_format() {
 }
 
 #[test]
+fn equal_profiles_make_equal_pictures() {
+    let profile = on_cpu_profile();
+    assert!(rendered(&profile, Format::Svg) == rendered(&profile, Format::Svg));
+}
+
+#[test]
 fn a_flame_graph_draws_siblings_once() {
     // `read`, `read(int)` and `read;do_syscall_64` under one parent, see `Stacks`.
     let boxes = boxes(&rendered(&on_cpu_profile(), Format::Svg));
