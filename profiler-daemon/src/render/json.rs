@@ -1,0 +1,172 @@
+//! The whole profile as one JSON document, for scripts.
+//!
+//! The form is stable: fields may be added, none changes its meaning or goes.
+//!
+//! ```json
+//! {
+//!   "kind": "on-cpu",              // or "off-cpu", "wall"
+//!   "unit": "samples",             // of every value: "samples" or "microseconds"
+//!   "total": 42,                   // sum of all values
+//!   "title": "the whole host",
+//!   "from": "2026-11-20T10:00:00Z", "to": "2026-11-20T10:00:10Z",   // the range asked for
+//!   "covered_seconds": 10.0,       // how much of it has data
+//!   "frequency_hz": 99.0,          // effective sampling frequency; 0 unless on-cpu
+//!   "quality": { "records": 42, "truncated": 0, "user_missing": 0, "kernel_missing": 0,
+//!                "frames": 420, "frames_unnamed": 3 },
+//!   "losses": [ { "stage": "kernel", "reason": "on-CPU ring full", "count": 1 } ],
+//!   "stacks": [                    // heaviest first
+//!     { "comm": "demo", "pid": 7, "exe": "/usr/bin/demo", "cgroup": "/system.slice",
+//!       "activity": "on-cpu",      // or "blocked", "blocked: uninterruptible", "blocked: stopped",
+//!                                  // "run-queue", "preempted"
+//!       "frames": [                // root first
+//!         { "name": "main", "kind": "user",   // or "user-inlined", "jit", "kernel", "kernel-inlined"
+//!           "module": "/usr/bin/demo", "file": "src/main.c", "line": 3 } ],   // null where unknown
+//!       "value": 40,
+//!       "count": 40 } ]            // records behind the value
+//! }
+//! ```
+//!
+//! Names are whole, without the folded line's endings; only characters that cannot be seen are
+//! replaced by U+FFFD.
+
+use std::borrow::Cow;
+use std::cmp::Reverse;
+use std::io::{self, BufWriter, Write};
+use std::time::SystemTime;
+
+use serde::{Serialize, Serializer};
+
+use super::{About, frequency_hz, name};
+use crate::model::{Entry, FrameKind, Profile};
+
+#[derive(Serialize)]
+struct Document<'a> {
+    kind: &'static str,
+    unit: &'static str,
+    total: u64,
+    title: Cow<'a, str>,
+    from: Option<String>,
+    to: Option<String>,
+    covered_seconds: f64,
+    frequency_hz: f64,
+    quality: Quality,
+    losses: Vec<Loss>,
+    stacks: Stacks<'a>,
+}
+
+#[derive(Serialize)]
+struct Quality {
+    records: u64,
+    truncated: u64,
+    user_missing: u64,
+    kernel_missing: u64,
+    frames: u64,
+    frames_unnamed: u64,
+}
+
+#[derive(Serialize)]
+struct Loss {
+    stage: &'static str,
+    reason: &'static str,
+    count: u64,
+}
+
+/// Written row by row: a deep profile spelled out is many times its interned size.
+struct Stacks<'a> {
+    profile: &'a Profile,
+    frames: Vec<Frame<'a>>,
+}
+
+#[derive(Serialize)]
+struct Stack<'a> {
+    comm: Cow<'a, str>,
+    pid: u32,
+    exe: Cow<'a, str>,
+    cgroup: Cow<'a, str>,
+    activity: &'static str,
+    frames: Vec<&'a Frame<'a>>,
+    value: u64,
+    count: u64,
+}
+
+#[derive(Serialize)]
+struct Frame<'a> {
+    name: Cow<'a, str>,
+    kind: &'static str,
+    module: Option<Cow<'a, str>>,
+    file: Option<Cow<'a, str>>,
+    line: Option<u32>,
+}
+
+/// Writes the document and a final newline.
+pub(super) fn write(profile: &Profile, about: &About, out: &mut dyn Write) -> io::Result<()> {
+    let quality = &profile.quality;
+    let document = Document {
+        kind: profile.kind().name(),
+        unit: profile.kind().unit(),
+        total: profile.total_shown(),
+        title: name::clean(&about.title),
+        from: rfc3339(about.range.from),
+        to: rfc3339(about.range.to),
+        covered_seconds: about.covered.as_secs_f64(),
+        frequency_hz: frequency_hz(profile),
+        quality: Quality {
+            records: quality.records,
+            truncated: quality.truncated,
+            user_missing: quality.user_missing,
+            kernel_missing: quality.kernel_missing,
+            frames: quality.frames,
+            frames_unnamed: quality.frames_unnamed,
+        },
+        losses: profile
+            .loss
+            .iter()
+            .map(|line| Loss { stage: line.stage.name(), reason: line.reason, count: line.count })
+            .collect(),
+        stacks: Stacks { profile, frames: profile.frames().map(|frame| Frame::of(frame)).collect() },
+    };
+    let mut out = BufWriter::new(out);
+    serde_json::to_writer(&mut out, &document)?;
+    out.write_all(b"\n")?;
+    out.flush()
+}
+
+/// `None` outside of the years -9999 to 9999.
+fn rfc3339(time: SystemTime) -> Option<String> {
+    jiff::Timestamp::try_from(time).ok().map(|time| time.to_string())
+}
+
+impl Serialize for Stacks<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut entries: Vec<Entry<'_>> = self.profile.entries().filter(|entry| entry.shown > 0).collect();
+        entries.sort_by_key(|entry| Reverse(entry.shown));
+        serializer.collect_seq(entries.iter().map(|entry| Stack {
+            comm: name::clean(&entry.labels.comm),
+            pid: entry.labels.pid.0,
+            exe: name::clean(&entry.labels.exe),
+            cgroup: name::clean(&entry.labels.cgroup),
+            activity: name::activity(entry.activity),
+            frames: entry.stack.iter().rev().map(|&frame| &self.frames[frame as usize]).collect(),
+            value: entry.shown,
+            count: entry.value.count,
+        }))
+    }
+}
+
+impl<'a> Frame<'a> {
+    fn of(frame: &'a crate::model::Frame) -> Self {
+        Self {
+            name: name::clean(&frame.name),
+            kind: match frame.kind {
+                FrameKind::User => "user",
+                FrameKind::UserInlined => "user-inlined",
+                FrameKind::Jit => "jit",
+                FrameKind::Kernel => "kernel",
+                FrameKind::KernelInlined => "kernel-inlined",
+            },
+            module: frame.module.as_ref().map(|module| name::clean(&module.path)),
+            file: frame.source.as_ref().map(|source| name::clean(&source.file)),
+            line: frame.source.as_ref().map(|source| source.line).filter(|&line| line > 0),
+        }
+    }
+}

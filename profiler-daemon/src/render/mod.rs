@@ -1,0 +1,158 @@
+//! Writes a [`Profile`] in a format that a person or another tool reads: pure, no I/O of its own.
+//!
+//! A format is one file here with one `write` function, one variant of [`Format`] and one line in
+//! [`render`]. All of them agree in their total.
+
+mod flamegraph;
+mod folded;
+mod json;
+mod name;
+mod pprof;
+mod speedscope;
+mod stacks;
+mod summary;
+mod top;
+
+use std::fmt;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+pub use summary::{frequency_hz, summary_line};
+pub use top::{TopRow, top};
+
+use crate::model::{Profile, TimeRange};
+
+/// Writes a profile.
+///
+/// # Errors
+/// [`RenderError::Empty`] where there is nothing to show: nothing is written then.
+/// [`RenderError::Write`] where `out` fails.
+pub fn render(
+    profile: &Profile,
+    about: &About,
+    format: Format,
+    out: &mut dyn Write,
+) -> Result<(), RenderError> {
+    // Rows shorter than a microsecond can leave a total of nothing although there are rows.
+    if profile.total_shown() == 0 {
+        return Err(RenderError::Empty);
+    }
+    match format {
+        Format::Folded => folded::write(profile, out)?,
+        Format::Svg => flamegraph::write(profile, about, out)?,
+        Format::Pprof => pprof::write(profile, about, out)?,
+        Format::Speedscope => speedscope::write(profile, about, out)?,
+        Format::Json => json::write(profile, about, out)?,
+    }
+    Ok(())
+}
+
+/// What a profile is about, beside its rows.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// What is shown, in a few words.
+    pub title: String,
+    /// Which time was asked for.
+    pub range: TimeRange,
+    /// How much of that time has data.
+    pub covered: Duration,
+    /// The command line that makes the same picture again.
+    pub command: Option<String>,
+}
+
+/// A way to write a profile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// Lines of `comm;frame;frame;... VALUE`, root first.
+    Folded,
+    /// An interactive flame graph.
+    Svg,
+    /// gzip-compressed `perftools.profiles.Profile`.
+    Pprof,
+    /// speedscope's file format.
+    Speedscope,
+    /// The whole profile as one JSON document.
+    Json,
+}
+
+impl Format {
+    /// All formats, with the name and the file extension of each. An extension that ends in
+    /// another one comes before it.
+    const TABLE: [(Self, &'static str, &'static str); 5] = [
+        (Self::Svg, "svg", ".svg"),
+        (Self::Folded, "folded", ".folded"),
+        (Self::Pprof, "pprof", ".pb.gz"),
+        (Self::Speedscope, "speedscope", ".speedscope.json"),
+        (Self::Json, "json", ".json"),
+    ];
+
+    /// The format that a file's extension asks for.
+    ///
+    /// # Errors
+    /// When the extension is none of ours.
+    pub fn from_path(path: &Path) -> Result<Self, UnknownExtension> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        Self::TABLE
+            .iter()
+            .find(|(_, _, extension)| name.ends_with(extension))
+            .map(|&(format, ..)| format)
+            .ok_or_else(|| UnknownExtension { path: path.to_owned() })
+    }
+
+    /// Whether the output is UTF-8 text.
+    #[must_use]
+    pub fn is_text(self) -> bool {
+        self != Self::Pprof
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Self::TABLE.iter().find(|(format, ..)| format == self).map(|&(_, name, _)| name);
+        f.pad(name.unwrap_or_default())
+    }
+}
+
+impl FromStr for Format {
+    type Err = UnknownFormat;
+
+    fn from_str(text: &str) -> Result<Self, UnknownFormat> {
+        Self::TABLE
+            .iter()
+            .find(|(_, name, _)| *name == text)
+            .map(|&(format, ..)| format)
+            .ok_or_else(|| UnknownFormat { name: text.to_owned() })
+    }
+}
+
+/// Why a profile could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum RenderError {
+    /// There is nothing to show.
+    #[error("no data: the profile is empty")]
+    Empty,
+    /// The output failed.
+    #[error("cannot write the profile: {0}")]
+    Write(#[from] io::Error),
+}
+
+/// A file name whose extension names no format.
+#[derive(Debug, thiserror::Error)]
+#[error("{path:?}: unknown extension: use .svg, .folded, .pb.gz, .speedscope.json or .json")]
+pub struct UnknownExtension {
+    /// The file name.
+    pub path: PathBuf,
+}
+
+/// A name that is no format's.
+#[derive(Debug, thiserror::Error)]
+#[error("unknown format {name:?}: use svg, folded, pprof, speedscope or json")]
+pub struct UnknownFormat {
+    /// The name.
+    pub name: String,
+}
+
+#[cfg(test)]
+mod tests;

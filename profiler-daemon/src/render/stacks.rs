@@ -1,0 +1,89 @@
+//! The rows of a profile as sorted stacks of texts, root first: what folded lines are made of.
+
+use indexmap::IndexSet;
+use rustc_hash::FxBuildHasher;
+
+use super::name;
+use crate::model::Profile;
+
+/// The rows of a profile, each a stack of texts; rows with equal texts are one.
+///
+/// Rows are sorted frame by frame and not as lines: as lines, `f 1`, `f(int) 1`, `f;g 1` would
+/// come in this order, and a flame graph drawn from them would show `f` twice.
+pub(super) struct Stacks {
+    /// Sorted, so that rows can be compared by their indices.
+    texts: Vec<String>,
+    rows: Vec<Row>,
+}
+
+struct Row {
+    frames: Box<[u32]>,
+    value: u64,
+}
+
+impl Stacks {
+    /// Takes the rows whose shown value is not zero.
+    pub(super) fn of(profile: &Profile) -> Self {
+        let mut texts: IndexSet<String, FxBuildHasher> = IndexSet::default();
+        let mut intern = |text| texts.insert_full(text).0 as u32;
+        let frames: Vec<u32> = profile.frames().map(|frame| intern(name::frame(frame))).collect();
+        let mut rows: Vec<Row> = profile
+            .entries()
+            .filter(|entry| entry.shown > 0)
+            .map(|entry| {
+                let comm = intern(name::comm(entry.labels));
+                let stack = entry.stack.iter().rev().map(|&frame| frames[frame as usize]);
+                let marker = entry.activity.marker().map(|marker| intern(marker.to_owned()));
+                let frames = std::iter::once(comm).chain(stack).chain(marker).collect();
+                Row { frames, value: entry.shown }
+            })
+            .collect();
+
+        let mut order: Vec<(String, u32)> = texts.into_iter().zip(0..).collect();
+        order.sort_unstable();
+        let mut rank = vec![0; order.len()];
+        for (new, (_, old)) in (0..).zip(&order) {
+            rank[*old as usize] = new;
+        }
+        for row in &mut rows {
+            row.frames.iter_mut().for_each(|frame| *frame = rank[*frame as usize]);
+        }
+        rows.sort_unstable_by(|a, b| a.frames.cmp(&b.frames));
+        rows.dedup_by(|next, kept| {
+            let equal = next.frames == kept.frames;
+            if equal {
+                kept.value += next.value;
+            }
+            equal
+        });
+        Self { texts: order.into_iter().map(|(text, _)| text).collect(), rows }
+    }
+
+    /// All texts: of frames, of threads' names and of activities.
+    pub(super) fn texts(&self) -> impl Iterator<Item = &str> {
+        self.texts.iter().map(String::as_str)
+    }
+
+    /// The rows as lines without an end: `comm;frame;frame;... VALUE`.
+    pub(super) fn lines(&self) -> impl DoubleEndedIterator<Item = Line<'_>> {
+        self.rows.iter().map(|row| Line { stacks: self, row })
+    }
+}
+
+/// One row; displays as a folded line.
+pub(super) struct Line<'a> {
+    stacks: &'a Stacks,
+    row: &'a Row,
+}
+
+impl std::fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (depth, &frame) in self.row.frames.iter().enumerate() {
+            if depth > 0 {
+                f.write_str(";")?;
+            }
+            f.write_str(&self.stacks.texts[frame as usize])?;
+        }
+        write!(f, " {}", self.row.value)
+    }
+}
