@@ -106,11 +106,16 @@ mod tests {
 
     #[test]
     fn a_name_that_unfolds_without_end_stays_mangled() {
-        // Each S_ substitution doubles what it stands for.
-        let mut bomb = "_ZN1aI".to_owned();
-        bomb.push_str(&"1bIS_S_S_S_".repeat(40));
-        bomb.push_str(&"E".repeat(42));
-        assert!(demangle(&bomb).len() <= MAX_NAME);
+        // Each parameter is a template of the one before, twice: a<int>, b<a<int>, a<int> >, ...
+        // After 17 of them the plain name has a megabyte.
+        let mut bomb = "_Z1f1aIiE".to_owned();
+        for number in 1..18_u32 {
+            let letter = char::from_u32(u32::from('a') + number).unwrap();
+            let digit = std::char::from_digit(2 * number - 2, 36).unwrap().to_ascii_uppercase();
+            bomb.push_str(&format!("1{letter}IS{digit}_S{digit}_E"));
+        }
+        assert_eq!(demangle("_Z1f1aIiE1bIS0_S0_E"), "f(a<int>, b<a<int>, a<int> >)");
+        assert_eq!(demangle(&bomb), bomb);
         assert!(demangle(&"x".repeat(100_000)).len() <= MAX_NAME);
         assert!(demangle(&"é".repeat(100_000)).len() <= MAX_NAME);
     }
