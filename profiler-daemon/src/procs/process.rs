@@ -81,10 +81,17 @@ impl Process {
         &self.cgroup
     }
 
-    /// Whether its mappings were ever read. False if it had exited before it was first seen.
+    /// Whether its mappings were ever read. False if it had exited before it was first seen, or if
+    /// this process may not read them (that needs CAP_SYS_PTRACE).
     #[must_use]
     pub fn maps_known(&self) -> bool {
         self.maps_known
+    }
+
+    /// Whether it is known to have exited.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.dir.is_none()
     }
 
     /// The perf map its run-time compiler writes, held open since the maps were read.

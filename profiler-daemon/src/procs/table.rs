@@ -353,9 +353,9 @@ fn text(bytes: &[u8]) -> Arc<str> {
     String::from_utf8_lossy(bytes).into()
 }
 
-/// Named here so that the symbolizer can make one of its own (the vDSO) with a fresh number.
 impl ProcessTable {
-    /// Keeps a file that no process maps by path, for example a copy of the vDSO.
+    /// Keeps a file that no process maps by path, for example a copy of the vDSO, under a serial
+    /// of its own.
     pub(crate) fn adopt(&mut self, fd: std::os::fd::OwnedFd, path: &Arc<str>) -> Option<Arc<ObjectFile>> {
         self.files.keep(fd, path, Instant::now())
     }

@@ -128,7 +128,10 @@ mod tests {
         };
         assert!(found("program.debug", crc.sum()));
         assert!(!found("program.debug", crc.sum() ^ 1));
-        assert!(!found("../bin/program.debug", crc.sum()));
+        std::fs::create_dir(beside.join("sub")).unwrap();
+        std::fs::write(beside.join("sub/program.debug"), "debug information").unwrap();
+        assert!(!found("sub/program.debug", crc.sum()));
+        assert!(!found("sub/../program.debug", crc.sum()));
         assert!(!found(beside.join("program.debug").to_str().unwrap(), crc.sum()));
         assert!(!found("", crc.sum()));
     }

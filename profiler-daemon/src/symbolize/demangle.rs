@@ -106,11 +106,20 @@ mod tests {
 
     #[test]
     fn a_name_that_unfolds_without_end_stays_mangled() {
-        // Each S_ substitution doubles what it stands for.
-        let mut bomb = "_ZN1aI".to_owned();
-        bomb.push_str(&"1bIS_S_S_S_".repeat(40));
-        bomb.push_str(&"E".repeat(42));
-        assert!(demangle(&bomb).len() <= MAX_NAME);
+        // Each parameter is a template of the one before, eight times: a<int>, b<a<int>, ...>, ...
+        let bomb = |parameters: u32| {
+            let mut name = "_Z1f1aIiE".to_owned();
+            for number in 1..parameters {
+                let letter = char::from_u32(u32::from('a') + number).unwrap();
+                let earlier = format!("S{}_", 2 * number - 2);
+                name.push_str(&format!("1{letter}I{}E", earlier.repeat(8)));
+            }
+            name
+        };
+        let small = demangle(&bomb(2));
+        assert!(small.starts_with("f(a<int>, b<a<int>, a<int>, ") && small.len() < 100, "{small}");
+        // 8^5 times `a<int>` would be a quarter of a megabyte.
+        assert_eq!(demangle(&bomb(6)), bomb(6));
         assert!(demangle(&"x".repeat(100_000)).len() <= MAX_NAME);
         assert!(demangle(&"é".repeat(100_000)).len() <= MAX_NAME);
     }

@@ -24,6 +24,7 @@ const PERF_MAPS: usize = 256;
 const MAX_INLINED: usize = 64;
 
 const GONE: &str = "process gone before its maps were read";
+const NOT_READABLE: &str = "maps of the process not readable";
 const REFUSED: &str = "too many files open";
 const PERF_MAP_CUT: &str = "perf map over its limit";
 
@@ -70,8 +71,9 @@ impl UserSymbols {
 
     /// Counts what was lost with a sample of this process.
     pub(super) fn count(&mut self, id: ProcessId, loss: &mut Loss) {
-        if !self.procs.observe(id).maps_known() {
-            loss.add(Stage::Symbolize, GONE, 1);
+        let process = self.procs.observe(id);
+        if !process.maps_known() {
+            loss.add(Stage::Symbolize, if process.is_gone() { GONE } else { NOT_READABLE }, 1);
         }
         loss.add(Stage::Symbolize, REFUSED, self.procs.take_refused());
         loss.merge(&std::mem::take(&mut self.loss));

@@ -79,9 +79,15 @@ fn a_debug_link_to_a_pipe_does_not_hang() {
     std::fs::write(&link, bytes).unwrap();
     let section = format!(".gnu_debuglink={}", link.display());
     assert!(Command::new("objcopy").args(["--add-section", &section]).arg(&path).status().unwrap().success());
-    let mut symbols = ElfSymbols::new(ElfOptions { debug_dirs: vec![dir.path().to_owned()], ..options() });
-    let found = find(&mut symbols, &object(&path, 1), address_of_f(&path)).0.unwrap();
-    assert_eq!(found.name, "f");
+    let (send, receive) = std::sync::mpsc::channel();
+    let debug_dirs = vec![dir.path().to_owned()];
+    std::thread::spawn(move || {
+        let mut symbols = ElfSymbols::new(ElfOptions { debug_dirs, ..options() });
+        let found = find(&mut symbols, &object(&path, 1), address_of_f(&path)).0;
+        send.send(found.map(|found| found.name)).unwrap();
+    });
+    let name = receive.recv_timeout(Duration::from_secs(30)).expect("opens the pipe and waits");
+    assert_eq!(name.as_deref(), Some("f"));
 }
 
 #[test]
