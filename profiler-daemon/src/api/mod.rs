@@ -41,7 +41,7 @@ pub struct Services {
     pub findings: Arc<Vec<Finding>>,
     /// The effective configuration, without secrets.
     pub settings_toml: String,
-    /// Writes the metrics in Prometheus' text format.
+    /// Writes the metrics as OpenMetrics text, which Prometheus reads and `prometheus-client` writes.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Whether the agent records: `/readyz` and the gRPC health service follow it.
     pub ready: watch::Receiver<bool>,

@@ -65,13 +65,12 @@ pub struct ProcessRow {
 /// two processes.
 #[must_use]
 pub fn processes(profile: &Profile) -> Vec<ProcessRow> {
-    let mut threads: HashMap<(Pid, &Arc<str>), HashMap<&Arc<str>, u64>> = HashMap::new();
+    let mut processes: HashMap<_, HashMap<&Arc<str>, u64>> = HashMap::new();
     for entry in profile.entries() {
-        let labels = entry.labels;
-        *threads.entry((labels.pid, &labels.exe)).or_default().entry(&labels.comm).or_default() +=
-            entry.shown;
+        let threads = processes.entry((entry.labels.pid, &entry.labels.exe)).or_default();
+        *threads.entry(&entry.labels.comm).or_default() += entry.shown;
     }
-    let rows = threads.into_iter().map(|((pid, exe), threads)| {
+    let rows = processes.into_iter().map(|((pid, exe), threads)| {
         let heaviest = threads.iter().max_by_key(|&(comm, value)| (value, Reverse(comm)));
         let comm = heaviest.map_or_else(|| "".into(), |(comm, _)| Arc::clone(comm));
         ProcessRow { pid, comm, exe: Arc::clone(exe), value: threads.values().sum() }

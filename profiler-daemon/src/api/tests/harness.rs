@@ -149,7 +149,9 @@ impl Recorder for Fake {
             let mut profile = Profile::new(ProfileKind::OffCpu);
             let value = Value { count: 1, ns: 5_000_000 };
             profile.add_row(&Arc::new(Labels::default()), Activity::RunQueue, &[], value);
-            let _nobody_waits = sender.map(|sender| sender.send(profile));
+            if let Some(sender) = sender {
+                let _nobody_waits = sender.send(profile);
+            }
         })
     }
 }

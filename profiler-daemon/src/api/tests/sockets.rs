@@ -4,7 +4,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::time::Duration;
 
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+use super::harness::Server;
 use crate::api::{BindError, Bound, Endpoints, Listener, bind};
 
 async fn bind_unix(path: &Path) -> Result<Bound, BindError> {
@@ -81,4 +86,19 @@ async fn addresses_that_others_can_reach_need_permission() {
     assert_ne!(bound.grpc_addresses()[0].port(), 0);
     let http = Endpoints { http: Some(address), ..Endpoints::default() };
     assert!(matches!(bind(&http).await, Err(BindError::Remote { .. })));
+}
+
+#[tokio::test]
+async fn serving_ends_when_told_whoever_is_still_connected() {
+    let server = Server::start().await;
+    // A stream that has no end of its own.
+    let mut health = HealthClient::new(server.channel().await);
+    let request = HealthCheckRequest { service: String::new() };
+    let mut watch = health.watch(request).await.expect("known").into_inner();
+    watch.message().await.expect("a status");
+    assert!(server.socket.exists());
+    server.cancel.cancel();
+    let ended = tokio::time::timeout(Duration::from_secs(20), server.served).await.expect("ends");
+    ended.expect("no panic").expect("no error");
+    assert!(!server.socket.exists());
 }
