@@ -84,9 +84,13 @@ fn what_cannot_be_recorded_or_written_is_refused() -> Result<()> {
     let workload = Workload::new("sleepers", 100.0)?.arg("1").arg("90000");
     let running = workload.start()?;
     let asleep = format!("record -d 1s -o a.svg -p {}", running.pid());
+    // A pid that was given out a moment ago will not be given out again soon.
+    let gone = Workload::new("spin", 0.01)?.start()?;
+    let gone_pid = gone.pid().to_string();
+    gone.wait()?;
+    let no_such_process = format!("record -d 30s -o a.svg -p {gone_pid}");
     check(&[
-        // Above any pid: /proc/sys/kernel/pid_max is at most 2^22.
-        ("record -d 30s -o a.svg -p 4194999", 5, &["4194999"]),
+        (&no_such_process, 5, &[&gone_pid]),
         ("record -d 30s -o a.svg --cgroup /no/such/cgroup", 5, &["/no/such/cgroup"]),
         ("record -d 30s -o no/such/dir/a.svg", 1, &["no/such/dir"]),
         ("record -d 30s -o /proc/a.svg", 1, &["/proc/a.svg"]),
@@ -103,7 +107,7 @@ fn a_wrong_configuration_is_refused_with_file_and_line() -> Result<()> {
     let dir = TempDir::new()?;
     let files = [
         ("unknown.toml", "# a comment\n\nno_such_key = 1\n", "3"),
-        ("syntax.toml", "# a comment\nhttp = [\n", "2"),
+        ("syntax.toml", "# a comment\nhttp = = 1\n", "2"),
         ("type.toml", "\n\n\nhttp = 5\n", "4"),
     ];
     for (name, text, line) in files {
@@ -131,10 +135,12 @@ fn without_privileges_the_missing_capability_is_named() -> Result<()> {
     let binary = dir.path().join("profiler");
     std::fs::copy(profiler()?, &binary).context("cannot copy the profiler")?;
     std::fs::set_permissions(&binary, PermissionsExt::from_mode(0o755))?;
+    let listen = format!("unix://{}/p.sock", dir.path().display());
+    let state = dir.path().join("state").display().to_string();
     for arguments in [
         vec!["record", "-d", "30s", "-o", "a.svg"],
         vec!["record", "-d", "30s", "--off-cpu", "-o", "a.svg", "--", "true"],
-        vec!["daemon", "--listen", "unix://./p.sock", "--http", "127.0.0.1:0", "--state-dir", "state"],
+        vec!["daemon", "--listen", &listen, "--http", "127.0.0.1:0", "--state-dir", &state],
     ] {
         let mut command = Command::new(&binary);
         // nobody and nogroup on Debian; any ids without rights would do.

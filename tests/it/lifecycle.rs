@@ -50,6 +50,7 @@ fn a_killed_daemon_leaves_nothing_and_the_next_one_starts_at_once() -> Result<()
 fn kill_and_look(daemon: Running) -> Result<Held> {
     daemon.signal(Signal::STOP)?;
     let held = Held::by(daemon.pid())?;
+    assert_eq!(held.still_loaded(), held, "what is looked for later must be visible now");
     daemon.signal(Signal::KILL)?;
     let outcome = daemon.wait()?;
     assert_eq!(outcome.code, None, "not killed, but ended: {outcome}");

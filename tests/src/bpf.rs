@@ -61,22 +61,24 @@ impl Held {
     /// When some are still there after some seconds, whoever keeps them.
     pub fn wait_until_gone(&self) -> Result<()> {
         wait_for("the kernel to free BPF objects", Duration::from_secs(10), || {
-            let left = self.still_loaded()?;
+            let left = self.still_loaded();
             ensure!(left == Self::default(), "still loaded: {left:?}");
             Ok(Some(()))
         })
     }
 
-    fn still_loaded(&self) -> Result<Self> {
+    /// Those of these that the kernel still has.
+    #[must_use]
+    pub fn still_loaded(&self) -> Self {
         // An object that goes while the list is read is an error of that one item: not loaded.
         let loaded: BTreeSet<u32> = loaded_programs().flatten().map(|program| program.id()).collect();
         let maps: BTreeSet<u32> = loaded_maps().flatten().map(|map| map.id()).collect();
         let links: BTreeSet<u32> = loaded_links().flatten().map(|link| link.id()).collect();
-        Ok(Self {
+        Self {
             programs: self.programs.intersection(&loaded).copied().collect(),
             maps: self.maps.intersection(&maps).copied().collect(),
             links: self.links.intersection(&links).copied().collect(),
-        })
+        }
     }
 }
 

@@ -57,6 +57,8 @@ pub fn skip(reason: &str) {
     let count = SKIPPED.fetch_add(1, Ordering::Relaxed) + 1;
     let thread = std::thread::current();
     let name = thread.name().unwrap_or("a test");
+    // In one piece, so that other tests' lines do not get in between.
+    let line = format!("skipped: {reason}: {name} ({count} skipped so far)\n");
     // Nothing to be done if stderr is gone.
-    _ = writeln!(std::io::stderr(), "skipped: {reason}: {name} ({count} skipped so far)");
+    _ = std::io::stderr().write_all(line.as_bytes());
 }

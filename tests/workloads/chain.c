@@ -6,7 +6,7 @@ static volatile uint64_t after_call;
 
 FRAME void f10(void) {
     // Tens of milliseconds a call, so that next to no time is spent elsewhere.
-    spin(20000000);
+    SPIN(20000000);
     after_call++;
 }
 // Work after the call: none of these can become a jump.

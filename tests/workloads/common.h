@@ -29,19 +29,21 @@ static inline void sleep_ns(uint64_t ns) {
     }
 }
 
-// Keeps a CPU busy for about `rounds` * 1 ns without memory traffic or a system call.
+// Keeps a CPU busy for about `rounds` * 1 ns without memory traffic or a system call. A macro, so
+// that debug information knows of no inlined function: the frame on top is the one that uses it.
 // Asking for the frame's address makes the compiler set up a frame even in a function that calls
 // nothing: without one, a walk along frame pointers misses such a function's caller.
 static volatile uint64_t spin_sink;
-static inline __attribute__((always_inline)) void spin(uint64_t rounds) {
-    __asm__ volatile("" ::"r"(__builtin_frame_address(0)));
-    uint64_t x = spin_sink;
-    for (uint64_t i = 0; i < rounds; i++) {
-        x = x * 6364136223846793005u + 1442695040888963407u;
-        __asm__ volatile("" : "+r"(x));
-    }
-    spin_sink = x;
-}
+#define SPIN(ROUNDS)                                          \
+    do {                                                      \
+        __asm__ volatile("" ::"r"(__builtin_frame_address(0))); \
+        uint64_t x_ = spin_sink;                              \
+        for (uint64_t i_ = 0, n_ = (ROUNDS); i_ < n_; i_++) { \
+            x_ = x_ * 6364136223846793005u + 1442695040888963407u; \
+            __asm__ volatile("" : "+r"(x_));                  \
+        }                                                     \
+        spin_sink = x_;                                       \
+    } while (0)
 
 // argv[1]: file for the truth. Written under another name first, so that a reader never sees half.
 static inline FILE *truth_open(const char *path) {

@@ -10,13 +10,13 @@ static volatile uint64_t after_call;
 
 FRAME void child_work(uint64_t until) {
     while (cpu_ns() < until) {
-        spin(1000000);
+        SPIN(1000000);
     }
     after_call++;
 }
 FRAME void grandchild_work(uint64_t until) {
     while (cpu_ns() < until) {
-        spin(1000000);
+        SPIN(1000000);
     }
     after_call++;
 }

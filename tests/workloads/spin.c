@@ -5,11 +5,11 @@
 static volatile uint64_t calls;
 
 FRAME void hot_function(uint64_t rounds) {
-    spin(rounds);
+    SPIN(rounds);
     calls++;
 }
 FRAME void warm_function(uint64_t rounds) {
-    spin(rounds);
+    SPIN(rounds);
     calls++;
 }
 
