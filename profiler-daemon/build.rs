@@ -12,7 +12,13 @@ mod source_hash;
 /// Names a file that is embedded in place of the checked-in object: the one a test run has just built.
 const OBJECT_OVERRIDE: &str = "PROFILER_EBPF_OBJECT";
 
-fn main() -> Result<()> {
+fn main() {
+    if let Err(error) = run() {
+        println!("cargo::error={error:#}");
+    }
+}
+
+fn run() -> Result<()> {
     let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR is not set")?);
     let out = PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR is not set")?);
     embed_object(&package, &out)?;
@@ -72,7 +78,10 @@ fn compile(include: &Path, directory: &Path) -> Result<tonic_prost_build::FileDe
         }
     }
     files.sort();
-    Ok(protox::compile(files, [include])?)
+    protox::compile(files, [include]).map_err(|error| {
+        let file = error.file().unwrap_or("the .proto files").to_owned();
+        anyhow::Error::new(error).context(format!("cannot compile {file}"))
+    })
 }
 
 fn rerun_if_changed(path: &Path) {

@@ -1,4 +1,12 @@
 //! Generated code of `proto/`: the public API `profiler.v1`, and the published schema of pprof.
+#![expect(
+    missing_docs,
+    unused_qualifications,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    reason = "the generators decide; what a message means stands in the .proto files"
+)]
+
 tonic::include_proto!("profiler.v1");
 
 /// Descriptors of `profiler.v1` and of what it imports, as the reflection service hands them out.

@@ -104,3 +104,23 @@ fn quoted(word: &OsStr) -> String {
         word
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_keeps_the_exit_code() {
+        let error = run(Command::new("sh").args(["-c", "exit 7"])).expect_err("it fails");
+        assert_eq!(error.downcast_ref::<Failed>().map(Failed::code), Some(7));
+        let error = run(Command::new("sh").args(["-c", "kill -9 $$"])).expect_err("it is killed");
+        assert_eq!(error.downcast_ref::<Failed>().map(Failed::code), Some(1));
+    }
+
+    #[test]
+    fn a_command_is_printed_as_one_would_type_it() {
+        let mut command = Command::new("echo");
+        command.args(["a b", "it's", "", "plain"]).env("V", "x y").env_remove("W");
+        assert_eq!(line(&command), r"V='x y' echo 'a b' 'it'\''s' '' plain");
+    }
+}

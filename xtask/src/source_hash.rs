@@ -64,3 +64,54 @@ fn collect(workspace: &Path, path: &Path, files: &mut Vec<PathBuf>) -> io::Resul
 fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn workspace() -> tempfile::TempDir {
+        let workspace = tempfile::tempdir().expect("a directory");
+        for source in SOURCES {
+            let mut file = workspace.path().join(source);
+            if file.extension().is_none() {
+                file.push("inner/a.rs");
+            }
+            fs::create_dir_all(file.parent().expect("a parent")).expect("a directory");
+            fs::write(file, "a").expect("a file");
+        }
+        workspace
+    }
+
+    fn hash_after(change: impl FnOnce(&Path)) -> String {
+        let workspace = workspace();
+        change(&workspace.path().join("profiler-ebpf/src"));
+        source_hash(workspace.path()).expect("a hash")
+    }
+
+    #[test]
+    fn the_hash_is_that_of_names_and_content_wherever_the_workspace_is() {
+        let unchanged = hash_after(|_| ());
+        assert_eq!(unchanged.len(), 64);
+        assert_eq!(unchanged, hash_after(|_| ()));
+        assert_eq!(unchanged, hash_after(|src| fs::write(src.join(".a.rs.swp"), "x").expect("a file")));
+
+        let changes = [
+            hash_after(|src| fs::write(src.join("inner/a.rs"), "b").expect("a file")),
+            hash_after(|src| fs::write(src.join("inner/b.rs"), "").expect("a file")),
+            hash_after(|src| fs::rename(src.join("inner/a.rs"), src.join("inner/b.rs")).expect("a file")),
+            hash_after(|src| fs::rename(src.join("inner/a.rs"), src.join("a.rs")).expect("a file")),
+        ];
+        for (at, change) in changes.iter().enumerate() {
+            assert_ne!(*change, unchanged);
+            assert!(!changes[..at].contains(change));
+        }
+    }
+
+    #[test]
+    fn a_source_that_is_missing_is_named() {
+        let workspace = workspace();
+        fs::remove_file(workspace.path().join("profiler-common/Cargo.toml")).expect("it is there");
+        let error = source_hash(workspace.path()).expect_err("a file is missing");
+        assert!(error.to_string().contains("profiler-common/Cargo.toml"), "{error}");
+    }
+}
