@@ -79,7 +79,10 @@ pub fn exec_stopped(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
     let error = Command::new(&path).arg0(name).args(arguments).exec();
     // Nothing can be returned to the recorder but this code, the shells' "cannot execute".
-    let _ = io::Write::write_all(&mut io::stderr(), format!("profiler: cannot run {}: {error}\n", path.display()).as_bytes());
+    let _ = io::Write::write_all(
+        &mut io::stderr(),
+        format!("profiler: cannot run {}: {error}\n", path.display()).as_bytes(),
+    );
     ExitCode::from(126)
 }
 

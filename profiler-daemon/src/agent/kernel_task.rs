@@ -1,6 +1,6 @@
 //! The single task that owns the loaded eBPF object: drains its rings and carries out requests.
 
-use std::os::fd::RawFd;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -54,7 +54,12 @@ impl KernelHandle {
     }
 
     /// Starts recording off-CPU intervals for a session.
-    pub(super) async fn start_off_cpu(&self, session: u64, target: Target, min_block_ns: u64) -> Answer<MonoNs> {
+    pub(super) async fn start_off_cpu(
+        &self,
+        session: u64,
+        target: Target,
+        min_block_ns: u64,
+    ) -> Answer<MonoNs> {
         self.ask(|reply| Request::StartOffCpu { session, target, min_block_ns, reply }).await
     }
 
@@ -83,12 +88,17 @@ pub(super) fn start(
 ) -> Result<(KernelHandle, impl Future<Output = ()> + Send), std::io::Error> {
     let (requests, incoming) = mpsc::channel(16);
     let snapshot = Arc::new(Mutex::new(Snapshot { map_bytes: kernel.map_bytes(), ..Snapshot::default() }));
-    let [control, on_cpu, off_cpu] = kernel.ring_fds();
-    let watch = |fd: RawFd| AsyncFd::with_interest(fd, Interest::READABLE);
-    // The descriptors belong to `kernel`, which lives as long as the task.
+    let [control, on_cpu, off_cpu] = kernel.ring_fds()?;
+    #[expect(deprecated, reason = "the replacement is unsafe for types whose descriptor can change; OwnedFd's cannot")]
+    let watch = |fd: OwnedFd| AsyncFd::with_interest(fd, Interest::READABLE);
     let wakers = [watch(control)?, watch(on_cpu)?, watch(off_cpu)?];
-    let task =
-        Task { kernel, output, snapshot: Arc::clone(&snapshot), reported: KindLoss::default(), unsent: KindLoss::default() };
+    let task = Task {
+        kernel,
+        output,
+        snapshot: Arc::clone(&snapshot),
+        reported: KindLoss::default(),
+        unsent: KindLoss::default(),
+    };
     Ok((KernelHandle { requests, snapshot }, task.run(incoming, wakers)))
 }
 
@@ -103,7 +113,7 @@ struct Task {
 }
 
 impl Task {
-    async fn run(mut self, mut requests: mpsc::Receiver<Request>, wakers: [AsyncFd<RawFd>; 3]) {
+    async fn run(mut self, mut requests: mpsc::Receiver<Request>, wakers: [AsyncFd<OwnedFd>; 3]) {
         let mut drain = interval(DRAIN_EVERY);
         drain.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut looked_around = Instant::now();
@@ -245,9 +255,8 @@ impl Task {
     }
 }
 
-
 /// Waits until a ring is half full, and takes the readiness.
-async fn any_readable(wakers: &[AsyncFd<RawFd>; 3]) {
+async fn any_readable(wakers: &[AsyncFd<OwnedFd>; 3]) {
     let [control, on_cpu, off_cpu] = wakers;
     let ready = tokio::select! {
         ready = control.readable() => ready,

@@ -10,7 +10,7 @@ use super::error::AgentError;
 use super::kernel_task::{self, KernelHandle};
 use crate::aggregate;
 use crate::kernel::{self, Kernel, KernelError};
-use crate::model::{Batch, ClockAnchor, KindLoss, MonoNs, Profile, ProfileKind, Target, Window};
+use crate::model::{Batch, ClockAnchor, KindLoss, Profile, ProfileKind, Target, Window};
 use crate::symbolize::{self, Symbolizer};
 
 /// Batches that may wait between two stages: with one batch per 50 ms, more than a second.
@@ -102,8 +102,7 @@ impl Sessions {
     /// Starts a session; the receiver yields its profile after [`Self::end`].
     pub(super) async fn start(&self, spec: SessionSpec) -> Result<oneshot::Receiver<Profile>, AgentError> {
         let SessionSpec { session, kind, target, min_block_ns, frequency_hz } = spec;
-        let profile =
-            self.aggregate.open(session, kind, target.clone(), kernel::now(), min_block_ns).await?;
+        let profile = self.aggregate.open(session, kind, target.clone(), kernel::now(), min_block_ns).await?;
         let started = self.start_samplers(session, kind, target, min_block_ns, frequency_hz).await;
         if let Err(error) = started {
             self.aggregate.abandon(session).await;
@@ -136,13 +135,8 @@ impl Sessions {
 }
 
 /// Now on both clocks.
-pub(super) fn clocks() -> ClockAnchor {
+fn clocks() -> ClockAnchor {
     ClockAnchor { mono: kernel::now(), wall: SystemTime::now() }
-}
-
-/// The wall-clock time of an instant, by the clocks of now.
-pub(super) fn wall(at: MonoNs) -> SystemTime {
-    clocks().wall(at)
 }
 
 /// The error of a kernel task that refused or has ended.
@@ -151,7 +145,11 @@ pub(super) fn refused(error: Option<KernelError>) -> AgentError {
 }
 
 /// Keeps the sum of all losses for the status.
-async fn count_losses(mut input: mpsc::Receiver<Batch>, output: mpsc::Sender<Batch>, lost: Arc<Mutex<KindLoss>>) {
+async fn count_losses(
+    mut input: mpsc::Receiver<Batch>,
+    output: mpsc::Sender<Batch>,
+    lost: Arc<Mutex<KindLoss>>,
+) {
     while let Some(batch) = input.recv().await {
         lost.lock().unwrap_or_else(PoisonError::into_inner).merge(&batch.loss);
         if output.send(batch).await.is_err() {

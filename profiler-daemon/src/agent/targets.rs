@@ -18,9 +18,7 @@ pub(super) fn cgroup(path: &str) -> Result<Target, ProcsError> {
 /// Whether a process of the target is still there; always true for targets without processes.
 pub(super) fn any_alive(target: &Target) -> bool {
     match target {
-        Target::Processes(ids) => {
-            ids.iter().any(|&id| procs::identify(id.pid).is_ok_and(|now| now == id))
-        }
+        Target::Processes(ids) => ids.iter().any(|&id| procs::identify(id.pid).is_ok_and(|now| now == id)),
         _ => true,
     }
 }

@@ -207,11 +207,7 @@ fn targets_choose_samples() {
     let cgroup = |id, path: &str| Target::Cgroup { id: CgroupId(id), path: path.to_owned() };
     assert_eq!(count(Target::Host), 2);
     assert_eq!(count(Target::Processes(vec![process(1)])), 1);
-    assert_eq!(
-        count(Target::Processes(vec![process(2)])),
-        0,
-        "another life of the pid"
-    );
+    assert_eq!(count(Target::Processes(vec![process(2)])), 0, "another life of the pid");
     assert_eq!(count(Target::Command(process(1))), 2);
     assert_eq!(count(cgroup(7, "/elsewhere")), 2);
     for (path, expected) in [("/aa", 2), ("/aa/b/", 2), ("/", 2), ("/a", 0), ("/aa/bc", 0), ("/aa/b/c", 0)] {

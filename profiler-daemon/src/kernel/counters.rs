@@ -26,11 +26,13 @@ pub(super) fn read(ebpf: &Ebpf) -> Result<Counters, KernelError> {
     let slots: PerCpuArray<_, u64> =
         map.try_into().map_err(|source| KernelError::Map { name: NAME, source })?;
     let value = |counter: Counter| -> Result<u64, KernelError> {
-        let values = slots.get(&(counter as u32), 0).map_err(|source| KernelError::Map { name: NAME, source })?;
+        let values =
+            slots.get(&(counter as u32), 0).map_err(|source| KernelError::Map { name: NAME, source })?;
         Ok(values.iter().sum())
     };
     let mut loss = KindLoss::default();
-    for (counter, reason) in [(Counter::OnCpuRingFull, "on-CPU ring full"), (Counter::FilterFull, "process filter full")]
+    for (counter, reason) in
+        [(Counter::OnCpuRingFull, "on-CPU ring full"), (Counter::FilterFull, "process filter full")]
     {
         loss.on_cpu.add(Stage::Kernel, reason, value(counter)?);
     }

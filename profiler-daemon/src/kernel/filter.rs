@@ -17,7 +17,6 @@ const SETTINGS: &str = "SETTINGS";
 const PIDS: &str = "FILTER_PIDS";
 const CGROUPS: &str = "FILTER_CGROUPS";
 
-
 /// The filter maps and what is in them.
 pub(super) struct Filter {
     settings: Array<MapData, [u8; size_of::<Settings>()]>,
@@ -59,7 +58,11 @@ impl Filter {
     pub(super) fn settings(&self, sampler: SamplerKind) -> Settings {
         let targets = &self.targets[index(sampler)];
         Settings {
-            filter: if targets.iter().any(|target| *target == Target::Host) { FILTER_HOST } else { FILTER_TARGETS },
+            filter: if targets.iter().any(|target| *target == Target::Host) {
+                FILTER_HOST
+            } else {
+                FILTER_TARGETS
+            },
             cgroups: u32::from(targets.iter().any(|target| matches!(target, Target::Cgroup { .. }))),
             ..Settings::default()
         }

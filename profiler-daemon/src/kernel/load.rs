@@ -29,10 +29,7 @@ impl Options {
     pub fn for_rate(cpus: u32, frequency_hz: u32) -> Self {
         const DEEP_RECORD: u64 = 1024;
         let on_cpu = u64::from(cpus) * u64::from(frequency_hz) * DEEP_RECORD;
-        Self {
-            on_cpu_ring_bytes: on_cpu.clamp(1 << 18, 1 << 25) as u32,
-            off_cpu_ring_bytes: 1 << 23,
-        }
+        Self { on_cpu_ring_bytes: on_cpu.clamp(1 << 18, 1 << 25) as u32, off_cpu_ring_bytes: 1 << 23 }
     }
 }
 
@@ -49,8 +46,10 @@ pub enum KernelError {
     #[error("this kernel's type information has no {0}; please report the kernel version")]
     Layout(String),
     /// The kernel refused for want of privileges.
-    #[error("the kernel refused to {doing}: {source}; run as root or grant CAP_BPF and CAP_PERFMON \
-             (`profiler check` names what is missing)")]
+    #[error(
+        "the kernel refused to {doing}: {source}; run as root or grant CAP_BPF and CAP_PERFMON \
+             (`profiler check` names what is missing)"
+    )]
     Privileges {
         /// What was tried.
         doing: String,

@@ -11,7 +11,8 @@ pub mod preflight;
 mod rings;
 
 use std::collections::BTreeMap;
-use std::os::fd::RawFd;
+use std::io;
+use std::os::fd::OwnedFd;
 
 use profiler_common::settings::{SETTINGS_OFF_CPU, SETTINGS_ON_CPU, Settings};
 
@@ -142,8 +143,10 @@ impl Kernel {
     }
 
     /// Descriptors that become readable when a ring is half full.
-    #[must_use]
-    pub fn ring_fds(&self) -> [RawFd; 3] {
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub fn ring_fds(&self) -> io::Result<[OwnedFd; 3]> {
         self.rings.fds()
     }
 
@@ -165,7 +168,8 @@ impl Kernel {
     fn apply_off_cpu(&mut self) -> Result<MonoNs, KernelError> {
         let targets: Vec<Target> = self.sessions.values().map(|session| session.target.clone()).collect();
         self.filter.set_targets(SamplerKind::OffCpu, &targets)?;
-        let min_block_ns = self.sessions.values().map(|session| session.min_block_ns).min().unwrap_or_default();
+        let min_block_ns =
+            self.sessions.values().map(|session| session.min_block_ns).min().unwrap_or_default();
         let settings = Settings {
             min_block_ns,
             // Kernel threads mostly wait for work; their waits say nothing about a service.

@@ -41,7 +41,9 @@ impl Hooks {
     pub(super) fn detach(&mut self, ebpf: &mut Ebpf) {
         self.opened_ns = None;
         for (name, _) in HOOKS {
-            let Some(Ok(program)) = ebpf.program_mut(name).map(<&mut BtfTracePoint>::try_from) else { continue };
+            let Some(Ok(program)) = ebpf.program_mut(name).map(<&mut BtfTracePoint>::try_from) else {
+                continue;
+            };
             // Unloading detaches as well; the next session loads again.
             match program.unload() {
                 Ok(()) | Err(ProgramError::NotLoaded) => {}

@@ -1,6 +1,7 @@
 //! Reads the ring buffers, a bounded number of records at a time, each ring in its turn.
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
@@ -41,7 +42,9 @@ impl Rings {
         more
     }
 
-    pub(super) fn fds(&self) -> [RawFd; 3] {
-        [self.0[0].as_raw_fd(), self.0[1].as_raw_fd(), self.0[2].as_raw_fd()]
+    pub(super) fn fds(&self) -> io::Result<[OwnedFd; 3]> {
+        let [control, on_cpu, off_cpu] = &self.0;
+        let own = |ring: &RingBuf<MapData>| ring.as_fd().try_clone_to_owned();
+        Ok([own(control)?, own(on_cpu)?, own(off_cpu)?])
     }
 }

@@ -11,7 +11,7 @@
 //!   "from": "2026-11-20T10:00:00Z", "to": "2026-11-20T10:00:10Z",   // the range asked for
 //!   "covered_seconds": 10.0,       // how much of it has data
 //!   "frequency_hz": 99.0,          // effective sampling frequency; 0 unless on-cpu
-//!   "quality": { "records": 42, "truncated": 0, "user_missing": 0, "kernel_missing": 0,
+//!   "quality": { "records": 42, "truncated": 0, "stopped": 0, "user_missing": 0, "kernel_missing": 0,
 //!                "frames": 420, "frames_unnamed": 3 },
 //!   "losses": [ { "stage": "kernel", "reason": "on-CPU ring full", "count": 1 } ],
 //!   "stacks": [                    // heaviest first
@@ -58,6 +58,7 @@ struct Document<'a> {
 struct Quality {
     records: u64,
     truncated: u64,
+    stopped: u64,
     user_missing: u64,
     kernel_missing: u64,
     frames: u64,
@@ -113,6 +114,7 @@ pub(super) fn write(profile: &Profile, about: &About, out: &mut dyn Write) -> io
         quality: Quality {
             records: quality.records,
             truncated: quality.truncated,
+            stopped: quality.stopped,
             user_missing: quality.user_missing,
             kernel_missing: quality.kernel_missing,
             frames: quality.frames,

@@ -30,9 +30,11 @@ pub fn summary_line(profile: &Profile, about: &About) -> String {
         "; lost: {}; truncated stacks: {truncated:.1} %; unnamed frames: {unnamed:.1} %",
         profile.loss
     );
-    for (what, count) in
-        [("without user stack", quality.user_missing), ("without kernel stack", quality.kernel_missing)]
-    {
+    for (what, count) in [
+        ("stopped early", quality.stopped),
+        ("without user stack", quality.user_missing),
+        ("without kernel stack", quality.kernel_missing),
+    ] {
         if count > 0 {
             let _ = write!(line, "; {what}: {:.1} %", percent(count, quality.records));
         }

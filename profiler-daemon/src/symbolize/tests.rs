@@ -101,7 +101,7 @@ fn run(program: &str, args: &[&str], path: &Path) {
 }
 
 fn names(resolver: &mut Resolver, sample: &RawSample) -> Vec<String> {
-    resolver.stack(sample).0.iter().map(|frame| frame.name.to_string()).collect()
+    resolver.resolve(sample).stack.iter().map(|frame| frame.name.to_string()).collect()
 }
 
 #[inline(never)]
@@ -290,7 +290,7 @@ fn generated_code_takes_its_names_from_the_perf_map() {
 
     program.child.kill().unwrap();
     program.child.wait().unwrap();
-    assert_eq!(&*resolver.resolve(&sample).0[0].name, "LazyCompile:f file.js:1");
+    assert_eq!(&*resolver.resolve(&sample).stack[0].name, "LazyCompile:f file.js:1");
     assert!(program.dir.path().exists());
 }
 
