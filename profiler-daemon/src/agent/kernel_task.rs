@@ -89,7 +89,10 @@ pub(super) fn start(
     let (requests, incoming) = mpsc::channel(16);
     let snapshot = Arc::new(Mutex::new(Snapshot { map_bytes: kernel.map_bytes(), ..Snapshot::default() }));
     let [control, on_cpu, off_cpu] = kernel.ring_fds()?;
-    #[expect(deprecated, reason = "the replacement is unsafe for types whose descriptor can change; OwnedFd's cannot")]
+    #[expect(
+        deprecated,
+        reason = "the replacement is unsafe for types whose descriptor can change; OwnedFd's cannot"
+    )]
     let watch = |fd: OwnedFd| AsyncFd::with_interest(fd, Interest::READABLE);
     let wakers = [watch(control)?, watch(on_cpu)?, watch(off_cpu)?];
     let task = Task {
