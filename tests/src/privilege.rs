@@ -34,6 +34,11 @@ impl Exclusive {
             skip("needs root");
             return Ok(None);
         }
+        // Set by `cargo xtask test --unprivileged`.
+        if std::env::var_os("PROFILER_TESTS_UNPRIVILEGED").is_some() {
+            skip("privileged tests are off");
+            return Ok(None);
+        }
         Self::wait().map(Some)
     }
 

@@ -1,7 +1,7 @@
 //! `profiler daemon`: samples the host all the time and serves what it saw.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -25,6 +25,8 @@ use crate::telemetry::metrics;
 
 /// Sealed windows that may wait for the store.
 const WINDOWS: usize = 8;
+/// A pipeline that takes no records for so long does not work any more.
+const STALLED: Duration = Duration::from_secs(10);
 
 /// Runs until SIGTERM or SIGINT.
 ///
@@ -98,7 +100,8 @@ async fn run(config: &Config) -> Result<(), AgentError> {
     let served = tokio::select! {
         served = &mut servers => Some(served),
         () = stop.received() => None,
-        () = service_manager::feed_watchdog(|| true) => None,
+        // Not a timer that always ticks: a stalled pipeline must look stalled.
+        () = service_manager::feed_watchdog(|| drains(&kernel)) => None,
     };
     info!("stopping");
     service_manager::stopping();
@@ -120,6 +123,11 @@ async fn run(config: &Config) -> Result<(), AgentError> {
         Ok(result) => result.map_err(AgentError::Serve),
         Err(_) => Err(AgentError::PipelineEnded),
     }
+}
+
+/// Whether records still go from the rings into the pipeline.
+fn drains(kernel: &KernelHandle) -> bool {
+    kernel.snapshot().drained.is_some_and(|drained| drained.elapsed() < STALLED)
 }
 
 /// Puts sealed windows into the store.

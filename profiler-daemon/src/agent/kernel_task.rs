@@ -35,6 +35,8 @@ pub(super) struct Snapshot {
     pub(super) counters: Counters,
     pub(super) map_bytes: u64,
     pub(super) off_cpu_active: bool,
+    /// When the rings were last drained.
+    pub(super) drained: Option<Instant>,
 }
 
 /// Asks things of the task.
@@ -151,6 +153,7 @@ impl Task {
 
     /// Sends what is in the rings, at most one turn.
     async fn forward(&mut self, loss: KindLoss) {
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).drained = Some(Instant::now());
         let (batch, _) = self.read(loss);
         if !(batch.samples.is_empty() && batch.loss == KindLoss::default()) {
             // An error means that the next stage has ended; the loop notices.

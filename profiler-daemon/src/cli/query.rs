@@ -24,7 +24,7 @@ pub struct QueryArgs {
     /// The time up to now, such as 90s, 15m or 2h [default: 15m]
     #[arg(long, value_name = "DURATION", value_parser = values::since, conflicts_with_all = ["from", "to"])]
     pub since: Option<Duration>,
-    /// Start: RFC 3339, HH:MM[:SS] today (local time), or relative such as -1h
+    /// Start: RFC 3339, HH:MM or HH:MM:SS today (local time), or relative such as -1h
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub from: Option<When>,
     /// End, written like --from [default: now]

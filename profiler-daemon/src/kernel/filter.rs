@@ -58,11 +58,7 @@ impl Filter {
     pub(super) fn settings(&self, sampler: SamplerKind) -> Settings {
         let targets = &self.targets[index(sampler)];
         Settings {
-            filter: if targets.iter().any(|target| *target == Target::Host) {
-                FILTER_HOST
-            } else {
-                FILTER_TARGETS
-            },
+            filter: if targets.contains(&Target::Host) { FILTER_HOST } else { FILTER_TARGETS },
             cgroups: u32::from(targets.iter().any(|target| matches!(target, Target::Cgroup { .. }))),
             ..Settings::default()
         }
