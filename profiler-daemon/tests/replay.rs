@@ -1,5 +1,6 @@
 //! Ring-buffer bytes through the whole user-space pipeline, without root: decode, symbolize,
 //! aggregate, render.
+#![expect(clippy::expect_used, reason = "helpers of tests, which clippy does not know as such")]
 
 use std::time::{Duration, SystemTime};
 

@@ -1,6 +1,7 @@
 //! Followed processes: children join the filter before they run, commands when they exec.
 
 use aya_ebpf::programs::BtfTracePointContext;
+use aya_log_ebpf::warn;
 use profiler_common::counters::Counter;
 use profiler_common::settings::{CLOCK_TICK_NS, FilterEntry};
 
@@ -25,6 +26,8 @@ pub fn follow(ctx: &BtfTracePointContext) {
     let joined = FilterEntry { start_ticks, ..*entry };
     if FILTER_PIDS.insert(child_tgid, joined, 0).is_err() {
         emit::count(Counter::FilterFull, 1);
+        // The one place that is rare enough for a log line: never in a sampling path.
+        warn!(ctx, "pid {} is not recorded: the process filter is full", child_tgid);
     }
 }
 

@@ -135,6 +135,7 @@ impl Task {
             if looked_around.elapsed() >= LOOK_AROUND_EVERY {
                 looked_around = Instant::now();
                 self.kernel.follow_cpus();
+                self.kernel.flush_log();
                 loss.merge(&self.look_around());
             }
             // Where the next stage lags behind, records wait in the ring: what no longer fits

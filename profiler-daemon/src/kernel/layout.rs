@@ -1,17 +1,17 @@
 //! Finds the kernel's structure fields in BTF, once, at load time.
 
-use btf_rs::{Backend, Btf, Type};
+use btfparse::{Offset, Readable, TypeInformation, TypeVariant};
 use profiler_common::layout::{ABSENT, KernelLayout};
 
 use super::KernelError;
 
-/// Most members that are looked through for one field, anonymous structures included.
-const MAX_NESTING: u32 = 8;
+const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 /// Reads offsets for the running kernel.
 pub(super) fn read() -> Result<KernelLayout, KernelError> {
-    let types = Btf::from_file_with_backend("/sys/kernel/btf/vmlinux", Backend::Mmap)
-        .map_err(|error| KernelError::Btf(error.to_string()))?;
+    let bytes = std::fs::read(VMLINUX).map_err(|error| KernelError::Btf(error.to_string()))?;
+    let types =
+        TypeInformation::new(&Bytes(&bytes)).map_err(|error| KernelError::Btf(format!("{error:?}")))?;
     let task = Struct::find(&types, "task_struct")?;
     let css_set = Struct::find(&types, "css_set")?;
     let cgroup = Struct::find(&types, "cgroup")?;
@@ -40,25 +40,29 @@ pub(super) fn read() -> Result<KernelLayout, KernelError> {
 }
 
 struct Struct<'a> {
-    types: &'a Btf,
+    types: &'a TypeInformation,
     name: &'static str,
-    found: btf_rs::Struct,
+    id: u32,
 }
 
 impl<'a> Struct<'a> {
-    fn find(types: &'a Btf, name: &'static str) -> Result<Self, KernelError> {
-        let candidates = types.resolve_types_by_name(name).unwrap_or_default();
-        let found = candidates.into_iter().find_map(|candidate| match candidate {
-            Type::Struct(found) => Some(found),
-            _ => None,
-        });
-        let found = found.ok_or_else(|| KernelError::Layout(format!("struct {name}")))?;
-        Ok(Self { types, name, found })
+    /// A structure by name; functions and typedefs may have the same one.
+    fn find(types: &'a TypeInformation, name: &'static str) -> Result<Self, KernelError> {
+        let named = |kind: &TypeVariant| match kind {
+            TypeVariant::Struct(found) => found.name().as_deref() == Some(name),
+            _ => false,
+        };
+        let id = types.get().iter().find_map(|(&id, kind)| named(kind).then_some(id));
+        let id = id.ok_or_else(|| KernelError::Layout(format!("struct {name}")))?;
+        Ok(Self { types, name, id })
     }
 
+    /// Byte offset of a member, looking into anonymous structures and unions as C does.
     fn field(&self, field: &str) -> Result<u32, KernelError> {
-        offset(self.types, &self.found.members, field, MAX_NESTING)
-            .ok_or_else(|| KernelError::Layout(format!("struct {}.{field}", self.name)))
+        match self.types.offset_of(self.id, field) {
+            Ok((_, Offset::ByteOffset(offset))) => Ok(offset),
+            _ => Err(KernelError::Layout(format!("struct {}.{field}", self.name))),
+        }
     }
 
     fn any_field(&self, fields: &[&str]) -> Result<u32, KernelError> {
@@ -69,41 +73,37 @@ impl<'a> Struct<'a> {
     }
 }
 
-/// Byte offset of a member, looking into anonymous structures and unions as C does.
-fn offset(types: &Btf, members: &[btf_rs::Member], field: &str, nesting: u32) -> Option<u32> {
-    for member in members {
-        let name = types.resolve_name(member).unwrap_or_default();
-        if name == field {
-            return Some(member.bit_offset() / 8);
-        }
-        if !name.is_empty() || nesting == 0 {
-            continue;
-        }
-        let inner = match types.resolve_chained_type(member) {
-            Ok(Type::Struct(inner) | Type::Union(inner)) => inner,
-            _ => continue,
-        };
-        if let Some(inside) = offset(types, &inner.members, field, nesting - 1) {
-            return Some(member.bit_offset() / 8 + inside);
-        }
-    }
-    None
-}
-
 /// Whether `sched_switch` passes the previous task's state (from 5.18): its BTF prototype then has
 /// five parameters, the first being the tracepoint's private data.
-fn switch_has_state(types: &Btf) -> Result<bool, KernelError> {
-    let missing = || KernelError::Layout("btf_trace_sched_switch".to_owned());
-    let candidates = types.resolve_types_by_name("btf_trace_sched_switch").map_err(|_| missing())?;
-    for candidate in candidates {
-        let Type::Typedef(typedef) = candidate else { continue };
-        for link in types.chained_type_iter(&typedef) {
-            if let Type::FuncProto(prototype) = link {
-                return Ok(prototype.parameters.len() >= 5);
-            }
-        }
+fn switch_has_state(types: &TypeInformation) -> Result<bool, KernelError> {
+    const NAME: &str = "btf_trace_sched_switch";
+    let missing = || KernelError::Layout(NAME.to_owned());
+    let named = |kind: &TypeVariant| match kind {
+        TypeVariant::Typedef(found) if found.name().as_deref() == Some(NAME) => Some(*found.tid()),
+        _ => None,
+    };
+    let pointer = types.get().values().find_map(named).ok_or_else(missing)?;
+    let prototype = types.pointee_tid(pointer).map_err(|_| missing())?;
+    match types.get().get(&prototype) {
+        Some(TypeVariant::FuncProto(prototype)) => Ok(prototype.parameter_list().len() >= 5),
+        _ => Err(missing()),
     }
-    Err(missing())
+}
+
+/// Bytes as the parser wants them.
+struct Bytes<'a>(&'a [u8]);
+
+impl Readable for Bytes<'_> {
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> btfparse::Result<()> {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let end = start.saturating_add(buffer.len());
+        let bytes = self.0.get(start..end).ok_or_else(|| {
+            // The parser takes this as the end of the types when it is met between two of them.
+            btfparse::Error::new(btfparse::ErrorKind::EOF, "read past the end")
+        })?;
+        buffer.copy_from_slice(bytes);
+        Ok(())
+    }
 }
 
 /// Depth limit of the kernel's stack walk; the default where the setting cannot be read.
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn finds_every_field_on_the_running_kernel() {
-        if !std::path::Path::new("/sys/kernel/btf/vmlinux").exists() {
+        if !std::path::Path::new(VMLINUX).exists() {
             eprintln!("skipped: this kernel has no BTF");
             return;
         }

@@ -8,6 +8,7 @@ mod load;
 mod off_cpu;
 mod on_cpu;
 pub mod preflight;
+mod program_log;
 mod rings;
 
 use std::collections::BTreeMap;
@@ -28,6 +29,7 @@ pub struct Kernel {
     btf: aya::Btf,
     rings: rings::Rings,
     filter: filter::Filter,
+    log: program_log::ProgramLog,
     on_cpu: on_cpu::Sampler,
     off_cpu: off_cpu::Hooks,
     sessions: BTreeMap<u64, Session>,
@@ -49,11 +51,13 @@ impl Kernel {
         let (mut ebpf, btf) = load::load(options)?;
         let rings = rings::Rings::take(&mut ebpf)?;
         let filter = filter::Filter::take(&mut ebpf)?;
+        let log = program_log::ProgramLog::take(&mut ebpf);
         Ok(Self {
             ebpf,
             btf,
             rings,
             filter,
+            log,
             on_cpu: on_cpu::Sampler::default(),
             off_cpu: off_cpu::Hooks::default(),
             sessions: BTreeMap::new(),
@@ -81,6 +85,11 @@ impl Kernel {
         self.filter.write(SETTINGS_ON_CPU, &Settings::default())?;
         self.on_cpu.detach(&mut self.ebpf);
         self.filter.set_targets(SamplerKind::OnCpu, [])
+    }
+
+    /// Passes on what the programs have logged since the last call.
+    pub fn flush_log(&mut self) {
+        self.log.flush();
     }
 
     /// Attaches to CPUs that came online since the last call.
