@@ -32,7 +32,12 @@ async fn start(args: &OffCpuArgs) -> Result<(), Failure> {
     let daemon = Daemon::connect(&args.reach.connect).await?;
     let mut captures = daemon.captures();
     let answer =
-        daemon.answer(ANSWER_DEADLINE, captures.start(request(start_request(args), ANSWER_DEADLINE))).await?;
+        daemon.answer(ANSWER_DEADLINE, captures.start(request(start_request(args), ANSWER_DEADLINE))).await;
+    let answer = answer.map_err(|failure| match failure.exit {
+        // A target that is not there is refused, as `record` does; there is no range without data.
+        Exit::NoData => Failure { exit: Exit::Refused, ..failure },
+        _ => failure,
+    })?;
     // At once: whoever waits can already stop it by its id.
     Output::stdout().text(&format!("{}\n", clean(&answer.id)))?;
     if args.wait { wait::until_ended(&daemon, answer, args.duration).await } else { Ok(()) }
