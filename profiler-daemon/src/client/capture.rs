@@ -3,7 +3,7 @@
 mod wait;
 
 use crate::cli::{
-    CaptureArgs, CaptureCommand, CaptureIdArgs, CaptureShowArgs, CaptureStart, Destination, OffCpuArgs,
+    CaptureArgs, CaptureCommand, CaptureIdArgs, CaptureShowArgs, CaptureStart, Destination, Exit, OffCpuArgs,
     QueryArgs, ReachArgs,
 };
 use crate::proto::{
