@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use profiler_tests::privilege::skip;
 use profiler_tests::require_root;
 use profiler_tests::workload::Workload;
 
@@ -70,23 +71,32 @@ fn speedscope_total(text: &str) -> Result<u64> {
 fn a_known_chain_is_whole_and_its_samples_fit_the_cpu_clock() -> Result<()> {
     const FREQUENCY_HZ: f64 = 999.0;
     let _exclusive = require_root!();
-    let recording = Recording::new()?;
-    let workload = Workload::new("chain", 4.0)?;
-    let stolen = Stolen::since_now()?;
-    recording
-        .record_workload(&format!("{LONG} -F {FREQUENCY_HZ}"), &["a.folded"], &workload)?
-        .expect_code(0)?;
-    let stolen = stolen.seconds()? * FREQUENCY_HZ;
+    // The plain bound says something only while next to no time is stolen: look for such a run.
+    for _ in 0..4 {
+        let recording = Recording::new()?;
+        let workload = Workload::new("chain", 4.0)?;
+        let stolen = Stolen::since_now()?;
+        recording
+            .record_workload(&format!("{LONG} -F {FREQUENCY_HZ}"), &["a.folded"], &workload)?
+            .expect_code(0)?;
+        let stolen = stolen.seconds()? * FREQUENCY_HZ;
 
-    let folded = recording.folded("a.folded")?;
-    let of_chain = folded.under("chain");
-    let whole = ratio(of_chain.value_where(|row| row.holds(&CHAIN)) as f64, of_chain.total() as f64);
-    assert!(whole >= 0.99, "{whole} of {} samples hold the chain:\n{of_chain:#?}", of_chain.total());
+        let folded = recording.folded("a.folded")?;
+        let of_chain = folded.under("chain");
+        let whole = ratio(of_chain.value_where(|row| row.holds(&CHAIN)) as f64, of_chain.total() as f64);
+        assert!(whole >= 0.99, "{whole} of {} samples hold the chain:\n{of_chain:#?}", of_chain.total());
 
-    let expected = workload.truth()?.cpu_seconds()? * FREQUENCY_HZ;
-    let seen = folded.total() as f64;
-    let fits = seen >= 0.95 * expected && seen <= 1.05 * (expected + stolen);
-    assert!(fits, "{seen} samples, {expected} by the program's own CPU clock, {stolen} of stolen time");
+        let expected = workload.truth()?.cpu_seconds()? * FREQUENCY_HZ;
+        let seen = folded.total() as f64;
+        let what =
+            format!("{seen} samples, {expected} by the program's own CPU clock, {stolen} of stolen time");
+        assert!(seen >= 0.95 * expected && seen <= 1.05 * (expected + stolen), "{what}");
+        if stolen <= 0.02 * expected {
+            assert!(within(0.05, seen, expected), "{what}");
+            return Ok(());
+        }
+    }
+    skip("samples against the CPU clock to 5 %: the hypervisor takes too much of this machine");
     Ok(())
 }
 
