@@ -9,6 +9,7 @@ use zerocopy::FromBytes;
 
 use crate::model::{
     CgroupId, Comm, Measure, MonoNs, Pid, ProcessId, ProfileKind, RawSample, StackFlags, TaskState, Tid,
+    WalkEnd,
 };
 
 /// Why bytes are not a record.
@@ -57,8 +58,9 @@ pub fn record(bytes: &[u8]) -> Result<RawSample, Refused> {
         kernel,
         user,
         flags: StackFlags {
-            truncated: flag(FLAG_KERNEL_TRUNCATED | FLAG_USER_TRUNCATED),
-            stopped: false,
+            walk: if flag(FLAG_USER_TRUNCATED) { WalkEnd::Truncated } else { WalkEnd::None },
+            guessed: false,
+            kernel_truncated: flag(FLAG_KERNEL_TRUNCATED),
             user_missing: flag(FLAG_USER_MISSING),
             kernel_missing: flag(FLAG_KERNEL_MISSING),
             kernel_thread: flag(FLAG_KERNEL_THREAD),
@@ -125,7 +127,7 @@ mod tests {
         assert_eq!((&*sample.kernel, &*sample.user), (&[7][..], &[8, 9][..]));
         assert_eq!(sample.measure, Measure::OnCpu { period_ns: 10 });
         assert_eq!(sample.process.start_ticks, 5);
-        assert!(sample.flags.truncated && !sample.flags.user_missing);
+        assert!(sample.flags.walk == WalkEnd::Truncated && !sample.flags.user_missing);
     }
 
     #[test]

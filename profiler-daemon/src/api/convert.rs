@@ -101,7 +101,7 @@ pub(super) fn summary(summary: &Summary) -> proto::ProfileSummary {
         stacks: Some(proto::StackQuality {
             records: quality.records,
             truncated: quality.truncated,
-            stopped: quality.stopped,
+            stopped: quality.stopped_early(),
             user_missing: quality.user_missing,
             frames: quality.frames,
             frames_unnamed: quality.frames_unnamed,

@@ -22,7 +22,7 @@ pub use kind::ProfileKind;
 pub use labels::Labels;
 pub use loss::{Loss, LossCount, Stage};
 pub use profile::{Activity, Entry, Profile, StackQuality, Value};
-pub use sample::{Measure, RawSample, Sample, StackFlags, TaskState};
+pub use sample::{Measure, RawSample, Sample, StackFlags, StopReason, TaskState, WalkEnd};
 pub use selector::{Selector, SelectorError};
 pub use status::Status;
 pub use target::{SamplerKind, Target};

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use indexmap::{IndexMap, IndexSet};
 use rustc_hash::FxBuildHasher;
 
-use super::{Frame, Labels, Loss, Measure, ProfileKind, Sample, Selector, StackFlags, TaskState};
+use super::{
+    Frame, Labels, Loss, Measure, ProfileKind, Sample, Selector, StackFlags, StopReason, TaskState, WalkEnd,
+};
 
 type Set<T> = IndexSet<T, FxBuildHasher>;
 
@@ -80,10 +82,14 @@ impl std::ops::AddAssign for Value {
 pub struct StackQuality {
     /// All records.
     pub records: u64,
-    /// Cut at the depth limit.
+    /// User stacks walked to the outermost frame.
+    pub complete: u64,
+    /// User or kernel stacks cut at the depth limit.
     pub truncated: u64,
-    /// Ended at an address where no code is.
-    pub stopped: u64,
+    /// User stacks that ended early, by reason: see [`StopReason::ALL`].
+    pub stopped: [u64; StopReason::ALL.len()],
+    /// Stacks with frames found by following the frame pointer, for want of unwinding tables.
+    pub guessed: u64,
     /// No user stack although the thread has one.
     pub user_missing: u64,
     /// The kernel stack could not be read.
@@ -97,19 +103,33 @@ pub struct StackQuality {
 impl StackQuality {
     fn add(&mut self, flags: StackFlags, stack: &[Arc<Frame>]) {
         self.records += 1;
-        self.truncated += u64::from(flags.truncated);
-        self.stopped += u64::from(flags.stopped);
+        self.complete += u64::from(flags.walk == WalkEnd::Complete);
+        self.truncated += u64::from(flags.kernel_truncated || flags.walk == WalkEnd::Truncated);
+        for (count, reason) in self.stopped.iter_mut().zip(StopReason::ALL) {
+            *count += u64::from(flags.walk == WalkEnd::Stopped(reason));
+        }
+        self.guessed += u64::from(flags.guessed);
         self.user_missing += u64::from(flags.user_missing);
         self.kernel_missing += u64::from(flags.kernel_missing);
         self.frames += stack.len() as u64;
         self.frames_unnamed += stack.iter().filter(|frame| !frame.named).count() as u64;
     }
 
+    /// User stacks that ended early, for whatever reason.
+    #[must_use]
+    pub fn stopped_early(&self) -> u64 {
+        self.stopped.iter().sum()
+    }
+
     /// Adds another profile's counts.
     pub fn merge(&mut self, other: &Self) {
         self.records += other.records;
+        self.complete += other.complete;
         self.truncated += other.truncated;
-        self.stopped += other.stopped;
+        for (count, more) in self.stopped.iter_mut().zip(other.stopped) {
+            *count += more;
+        }
+        self.guessed += other.guessed;
         self.user_missing += other.user_missing;
         self.kernel_missing += other.kernel_missing;
         self.frames += other.frames;

@@ -53,16 +53,69 @@ pub struct Sample {
 /// What is known of a record's stack.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StackFlags {
-    /// Cut at the depth limit.
-    pub truncated: bool,
-    /// The walk came to an address where no code is, and ended there.
-    pub stopped: bool,
+    /// How the walk of the user stack ended.
+    pub walk: WalkEnd,
+    /// At least one user frame was found by following the frame pointer, for want of unwinding
+    /// tables: likely, but not certain.
+    pub guessed: bool,
+    /// The kernel stack was cut at its depth limit.
+    pub kernel_truncated: bool,
     /// No user stack although the thread has one.
     pub user_missing: bool,
     /// The kernel stack could not be read.
     pub kernel_missing: bool,
     /// The thread is a kernel thread.
     pub kernel_thread: bool,
+}
+
+/// How the walk of a user stack ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum WalkEnd {
+    /// There was nothing to walk.
+    #[default]
+    None,
+    /// At the outermost frame: the stack is complete.
+    Complete,
+    /// At the depth limit.
+    Truncated,
+    /// Early, for this reason.
+    Stopped(StopReason),
+}
+
+/// Why the walk of a user stack ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum StopReason {
+    /// The process, or the code, was so new that its unwinding tables were not there yet.
+    NoTable,
+    /// Code without usable unwinding information, and a frame pointer that led nowhere.
+    NoRule,
+    /// Stack memory that could not be read.
+    ReadFault,
+    /// An address where no code is mapped.
+    NoCode,
+    /// A frame that would have lain below its callee.
+    Backwards,
+    /// The thread's registers were not to be had.
+    NoRegisters,
+}
+
+impl StopReason {
+    /// All reasons, in the order in which [`super::StackQuality::stopped`] counts them.
+    pub const ALL: [Self; 6] =
+        [Self::NoTable, Self::NoRule, Self::ReadFault, Self::NoCode, Self::Backwards, Self::NoRegisters];
+
+    /// For people.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::NoTable => "no unwinding table yet",
+            Self::NoRule => "no unwinding information",
+            Self::ReadFault => "stack memory not readable",
+            Self::NoCode => "no code at the return address",
+            Self::Backwards => "frames out of order",
+            Self::NoRegisters => "no registers",
+        }
+    }
 }
 
 /// What a record measured.

@@ -114,7 +114,7 @@ pub(super) fn write(profile: &Profile, about: &About, out: &mut dyn Write) -> io
         quality: Quality {
             records: quality.records,
             truncated: quality.truncated,
-            stopped: quality.stopped,
+            stopped: quality.stopped_early(),
             user_missing: quality.user_missing,
             kernel_missing: quality.kernel_missing,
             frames: quality.frames,

@@ -31,7 +31,7 @@ pub fn summary_line(profile: &Profile, about: &About) -> String {
         profile.loss
     );
     for (what, count) in [
-        ("stopped early", quality.stopped),
+        ("stopped early", quality.stopped_early()),
         ("without user stack", quality.user_missing),
         ("without kernel stack", quality.kernel_missing),
     ] {

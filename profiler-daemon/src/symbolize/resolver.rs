@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use quick_cache::unsync::Cache;
 
-use crate::model::{Frame, FrameKind, Loss, Module, RawSample, Sample, Stage};
+use crate::model::{Frame, FrameKind, Loss, Module, RawSample, Sample, Stage, StopReason, WalkEnd};
 
 use super::Options;
 use super::intern::Interner;
@@ -64,7 +64,7 @@ impl Resolver {
             // A walk along frame pointers through code that keeps none reads whatever the register
             // held. An address where no code is says so: what lies beyond it would be invented.
             if depth > 0 && self.user.is_no_code(sample.process, address) {
-                flags.stopped = true;
+                flags.walk = WalkEnd::Stopped(StopReason::NoCode);
                 break;
             }
             self.user.frames(sample.process, comm, address, &mut self.interner, &mut frames);
