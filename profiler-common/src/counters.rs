@@ -24,7 +24,21 @@ pub enum Counter {
     OffCpuRingFullNs = 8,
     /// Off-CPU time, in ns, of the intervals counted by [`Counter::OffCpuBelowMinimum`].
     OffCpuBelowMinimumNs = 9,
+    /// Forked children that no longer fitted into the process map: unwound once it has room.
+    ProcessesFull = 10,
+    /// Checking run: walks that were done twice.
+    WalksChecked = 11,
+    /// Checking run: walks of which the second differed.
+    WalksDiffered = 12,
+    /// Measuring run: time of the walks by tables, ns.
+    TableWalkNs = 13,
+    /// Measuring run: frames they found.
+    TableWalkFrames = 14,
+    /// Measuring run: time of the kernel's walks along frame pointers, ns.
+    PointerWalkNs = 15,
+    /// Measuring run: frames they found.
+    PointerWalkFrames = 16,
 }
 
 /// Number of slots in the `COUNTERS` array.
-pub const COUNTERS: u32 = 10;
+pub const COUNTERS: u32 = 17;

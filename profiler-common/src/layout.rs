@@ -28,6 +28,10 @@ pub struct KernelLayout {
     pub task_start_time: u32,
     /// `task_struct.start_boottime`: CLOCK_BOOTTIME, ns.
     pub task_start_boottime: u32,
+    /// `task_struct.signal`.
+    pub task_signal: u32,
+    /// `signal_struct.live`: threads of the process that have not ended.
+    pub signal_live: u32,
     /// `task_struct.cgroups`.
     pub task_cgroups: u32,
     /// `css_set.dfl_cgrp`.
@@ -46,6 +50,12 @@ pub struct KernelLayout {
     pub switch_has_state: u32,
     /// Depth limit of the kernel's own stack walk (`kernel.perf_event_max_stack`).
     pub max_stack: u32,
+    /// 1 where the kernel has `bpf_loop` (from 5.17).
+    pub has_bpf_loop: u32,
+    /// 1 in a checking run: every walk is done again without cache and window, and compared.
+    pub check_walks: u32,
+    /// 1 in a measuring run: every walk is timed, beside the kernel's own along frame pointers.
+    pub time_walks: u32,
     /// The daemon's own process id: the scheduler hooks leave it out, lest it records its own
     /// recording.
     pub self_tgid: u32,

@@ -3,13 +3,11 @@
 /// Most kernel frames in one record. `perf_event_max_stack` (default 127) bounds it further.
 pub const MAX_KERNEL_FRAMES: usize = 128;
 
-/// Most user frames in one record. `perf_event_max_stack` (default 127) bounds it further while
-/// stacks come from the kernel's own frame-pointer walk.
+/// Most user frames in one record.
 pub const MAX_USER_FRAMES: usize = 512;
 
-/// Most user frames kept with a thread between its switch-out and its switch-in. They live in task
-/// storage, so this is what bounds its memory; it equals the kernel's default depth limit.
-pub const OFF_CPU_USER_FRAMES: usize = 127;
+/// Most processes whose code is known to the programs at a time.
+pub const MAX_PROCESSES: u32 = 16_384;
 
 /// Bytes of a task's `comm`, including the terminating NUL (`TASK_COMM_LEN`, include/linux/sched.h).
 pub const COMM_LEN: usize = 16;

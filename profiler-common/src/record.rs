@@ -1,7 +1,7 @@
-//! Ring-buffer records: a fixed header and then `kernel_frames + user_frames` addresses (u64 each).
+//! Ring-buffer records: a fixed header and then `user_frames + kernel_frames` addresses (u64 each).
 //!
 //! Every record starts with [`Header`]; `header.kind` says which ring and meaning it has.
-//! Addresses follow leaf first, kernel frames before user frames. All integers are native-endian.
+//! Addresses follow leaf first, user frames before kernel frames. All integers are native-endian.
 
 #[cfg(feature = "user")]
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::limits::COMM_LEN;
 
 /// Version of this layout. A reader refuses records of another one.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// A hit of the on-CPU sampler.
 pub const KIND_ON_CPU: u8 = 1;
@@ -17,13 +17,17 @@ pub const KIND_ON_CPU: u8 = 1;
 pub const KIND_OFF_CPU: u8 = 2;
 /// An off-CPU interval that is still open: written by the sweep over all tasks.
 pub const KIND_STILL_OFF_CPU: u8 = 3;
-/// A process joined the filter because its parent was followed (control ring).
+/// A process was forked (control ring): the record is about the child.
 pub const KIND_FORK: u8 = 4;
+/// A process has become another program (control ring).
+pub const KIND_EXEC: u8 = 5;
+/// The last thread of a process has ended (control ring).
+pub const KIND_EXIT: u8 = 6;
 
 /// The kernel stack was cut at the kernel's own depth limit.
 pub const FLAG_KERNEL_TRUNCATED: u8 = 1 << 0;
-/// The user stack was cut at the depth limit.
-pub const FLAG_USER_TRUNCATED: u8 = 1 << 1;
+/// At least one user frame was found by following the frame pointer, for want of a table.
+pub const FLAG_USER_GUESSED: u8 = 1 << 1;
 /// The user stack could not be read at all; only the leaf address (or nothing) is there.
 pub const FLAG_USER_MISSING: u8 = 1 << 2;
 /// The kernel stack could not be read.
@@ -33,7 +37,7 @@ pub const FLAG_KERNEL_THREAD: u8 = 1 << 4;
 /// The interval began before the probes were attached; its start is the start of the trace.
 pub const FLAG_STARTED_BEFORE: u8 = 1 << 5;
 
-/// Fixed part of each record. 96 bytes, 8-byte aligned.
+/// Fixed part of each record. 104 bytes, 8-byte aligned.
 #[derive(Clone, Copy, Debug, Default)]
 #[cfg_attr(feature = "user", derive(FromBytes, IntoBytes, Immutable, KnownLayout))]
 #[repr(C)]
@@ -44,9 +48,9 @@ pub struct Header {
     pub version: u8,
     /// `FLAG_` bits.
     pub flags: u8,
-    /// Number of kernel frames that follow.
+    /// Number of kernel frames that follow the user frames.
     pub kernel_frames: u8,
-    /// Number of user frames that follow the kernel frames.
+    /// Number of user frames that follow.
     pub user_frames: u16,
     /// CPU on which the record was written.
     pub cpu: u16,
@@ -77,6 +81,10 @@ pub struct Header {
     pub period_ns: u64,
     /// The thread's name, NUL-padded.
     pub comm: [u8; COMM_LEN],
+    /// How the walk of the user stack ended, one of [`crate::unwind::verdict`].
+    pub verdict: u8,
+    /// Keeps the size a multiple of 8.
+    pub padding: [u8; 7],
 }
 
-const _: () = assert!(size_of::<Header>() == 96 && align_of::<Header>() == 8);
+const _: () = assert!(size_of::<Header>() == 104 && align_of::<Header>() == 8);

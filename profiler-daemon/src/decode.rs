@@ -1,15 +1,16 @@
-//! Ring-buffer bytes become samples: total, never panics, and what it refuses is counted.
+//! Ring-buffer bytes become samples and events: total, never panics, and what it refuses is counted.
 
 use profiler_common::record::{
-    FLAG_KERNEL_MISSING, FLAG_KERNEL_THREAD, FLAG_KERNEL_TRUNCATED, FLAG_USER_MISSING, FLAG_USER_TRUNCATED,
-    Header, KIND_OFF_CPU, KIND_ON_CPU, KIND_STILL_OFF_CPU, VERSION,
+    FLAG_KERNEL_MISSING, FLAG_KERNEL_THREAD, FLAG_KERNEL_TRUNCATED, FLAG_USER_GUESSED, FLAG_USER_MISSING,
+    Header, KIND_EXEC, KIND_EXIT, KIND_FORK, KIND_OFF_CPU, KIND_ON_CPU, KIND_STILL_OFF_CPU, VERSION,
 };
 use profiler_common::settings::CLOCK_TICK_NS;
+use profiler_common::unwind::verdict;
 use zerocopy::FromBytes;
 
 use crate::model::{
-    CgroupId, Comm, Measure, MonoNs, Pid, ProcessId, ProfileKind, RawSample, StackFlags, TaskState, Tid,
-    WalkEnd,
+    CgroupId, Comm, Measure, MonoNs, Pid, ProcessChange, ProcessEvent, ProcessId, ProfileKind, RawSample,
+    StackFlags, StopReason, TaskState, Tid, WalkEnd,
 };
 
 /// Why bytes are not a record.
@@ -35,22 +36,44 @@ impl Refused {
     }
 }
 
+/// What a record says.
+#[derive(Clone, Debug)]
+pub enum Record {
+    /// A thread was somewhere.
+    Sample(Box<RawSample>),
+    /// Something happened to a process.
+    Event(ProcessEvent),
+}
+
 /// Decodes one record. The ring may pad records at the end; that is ignored.
 ///
 /// # Errors
 /// Says why the bytes are not a record.
-pub fn record(bytes: &[u8]) -> Result<RawSample, Refused> {
+pub fn record(bytes: &[u8]) -> Result<Record, Refused> {
     let (header, rest) = Header::read_from_prefix(bytes).map_err(|_| Refused::Short)?;
     if header.version != VERSION {
         return Err(Refused::Version);
     }
-    let measure = measure(&header)?;
-    let (kernel, rest) = frames(rest, header.kernel_frames.into())?;
-    let (user, _) = frames(rest, header.user_frames.into())?;
+    let time = MonoNs(header.time_ns);
+    let process = ProcessId { pid: Pid(header.pid), start_ticks: header.process_start_ns / CLOCK_TICK_NS };
+    let event = |change| Ok(Record::Event(ProcessEvent { time, change }));
+    match header.kind {
+        // In such records the state is the parent's pid.
+        KIND_FORK => event(ProcessChange::Fork { child: process, parent: Pid(header.task_state) }),
+        KIND_EXEC => event(ProcessChange::Exec(process)),
+        KIND_EXIT => event(ProcessChange::Exit(process)),
+        _ => sample(&header, process, rest).map(|sample| Record::Sample(Box::new(sample))),
+    }
+}
+
+fn sample(header: &Header, process: ProcessId, rest: &[u8]) -> Result<RawSample, Refused> {
+    let measure = measure(header)?;
+    let (user, rest) = frames(rest, header.user_frames.into())?;
+    let (kernel, _) = frames(rest, header.kernel_frames.into())?;
     let flag = |bits: u8| header.flags & bits != 0;
     Ok(RawSample {
         time: MonoNs(header.time_ns),
-        process: ProcessId { pid: Pid(header.pid), start_ticks: header.process_start_ns / CLOCK_TICK_NS },
+        process,
         tid: Tid(header.tid),
         comm: Comm(header.comm),
         cpu: header.cpu,
@@ -58,8 +81,8 @@ pub fn record(bytes: &[u8]) -> Result<RawSample, Refused> {
         kernel,
         user,
         flags: StackFlags {
-            walk: if flag(FLAG_USER_TRUNCATED) { WalkEnd::Truncated } else { WalkEnd::None },
-            guessed: false,
+            walk: walk_end(header.verdict),
+            guessed: flag(FLAG_USER_GUESSED),
             kernel_truncated: flag(FLAG_KERNEL_TRUNCATED),
             user_missing: flag(FLAG_USER_MISSING),
             kernel_missing: flag(FLAG_KERNEL_MISSING),
@@ -67,6 +90,20 @@ pub fn record(bytes: &[u8]) -> Result<RawSample, Refused> {
         },
         measure,
     })
+}
+
+fn walk_end(bits: u8) -> WalkEnd {
+    match bits {
+        verdict::COMPLETE => WalkEnd::Complete,
+        verdict::TRUNCATED => WalkEnd::Truncated,
+        verdict::NO_TABLE => WalkEnd::Stopped(StopReason::NoTable),
+        verdict::NO_RULE => WalkEnd::Stopped(StopReason::NoRule),
+        verdict::READ_FAULT => WalkEnd::Stopped(StopReason::ReadFault),
+        verdict::NO_CODE => WalkEnd::Stopped(StopReason::NoCode),
+        verdict::BACKWARDS => WalkEnd::Stopped(StopReason::Backwards),
+        verdict::NO_REGISTERS => WalkEnd::Stopped(StopReason::NoRegisters),
+        _ => WalkEnd::None,
+    }
 }
 
 /// The kind of profile a record of this measure belongs to.
@@ -111,8 +148,15 @@ mod tests {
         bytes
     }
 
+    fn sample_of(bytes: &[u8]) -> RawSample {
+        match record(bytes) {
+            Ok(Record::Sample(sample)) => *sample,
+            other => panic!("not a sample: {other:?}"),
+        }
+    }
+
     #[test]
-    fn kernel_frames_come_before_user_frames() {
+    fn user_frames_come_before_kernel_frames() {
         let header = Header {
             kind: KIND_ON_CPU,
             version: VERSION,
@@ -120,14 +164,36 @@ mod tests {
             user_frames: 2,
             period_ns: 10,
             process_start_ns: 55_999_999,
-            flags: FLAG_USER_TRUNCATED,
+            flags: FLAG_USER_GUESSED,
+            verdict: verdict::TRUNCATED,
             ..Header::default()
         };
-        let sample = record(&bytes(header, &[7, 8, 9, 0])).expect("a record with padding behind it");
+        let sample = sample_of(&bytes(header, &[8, 9, 7, 0]));
         assert_eq!((&*sample.kernel, &*sample.user), (&[7][..], &[8, 9][..]));
         assert_eq!(sample.measure, Measure::OnCpu { period_ns: 10 });
         assert_eq!(sample.process.start_ticks, 5);
-        assert!(sample.flags.walk == WalkEnd::Truncated && !sample.flags.user_missing);
+        assert!(
+            sample.flags.walk == WalkEnd::Truncated && sample.flags.guessed && !sample.flags.user_missing
+        );
+    }
+
+    #[test]
+    fn control_records_are_events() {
+        let header = Header {
+            kind: KIND_FORK,
+            version: VERSION,
+            time_ns: 7,
+            pid: 42,
+            process_start_ns: 3 * CLOCK_TICK_NS,
+            task_state: 41,
+            ..Header::default()
+        };
+        let child = ProcessId { pid: Pid(42), start_ticks: 3 };
+        let Ok(Record::Event(event)) = record(&bytes(header, &[])) else { panic!("no event") };
+        assert_eq!(event.time, MonoNs(7));
+        assert_eq!(event.change, ProcessChange::Fork { child, parent: Pid(41) });
+        let exit = record(&bytes(Header { kind: KIND_EXIT, ..header }, &[]));
+        assert!(matches!(exit, Ok(Record::Event(event)) if event.change == ProcessChange::Exit(child)));
     }
 
     #[test]

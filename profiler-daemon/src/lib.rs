@@ -3,7 +3,7 @@
 //! Data flows one way, over bounded channels whose overflow is counted:
 //! `kernel -> decode -> symbolize (with procs) -> aggregate -> store -> api / render`.
 //! `ARCHITECTURE.md` shows the house; `cargo xtask tidy` checks who may import whom.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod agent;
 pub mod aggregate;

@@ -5,12 +5,17 @@
 mod arch;
 mod emit;
 mod filter;
-mod fork;
+mod follow;
+mod lifecycle;
 mod maps;
+mod measure;
 mod offcpu;
 mod oncpu;
+mod rules;
 mod sweep;
 mod task;
+mod walk;
+mod window;
 
 use aya_ebpf::macros::{btf_tracepoint, perf_event};
 use aya_ebpf::programs::{BtfTracePointContext, PerfEventContext};
@@ -39,14 +44,35 @@ pub fn off_cpu_wakeup(ctx: BtfTracePointContext) -> i32 {
 /// A process forks: children of followed processes join the filter.
 #[btf_tracepoint(function = "sched_process_fork")]
 pub fn follow_fork(ctx: BtfTracePointContext) -> i32 {
-    fork::follow(&ctx);
+    follow::fork(&ctx);
     0
 }
 
 /// A process becomes another program: commands begin to be recorded here.
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn follow_exec(ctx: BtfTracePointContext) -> i32 {
-    fork::exec(&ctx);
+    follow::exec(&ctx);
+    0
+}
+
+/// A process begins: it has the code of its parent.
+#[btf_tracepoint(function = "sched_process_fork")]
+pub fn process_fork(ctx: BtfTracePointContext) -> i32 {
+    lifecycle::fork(&ctx);
+    0
+}
+
+/// A process becomes another program: what was known of its code holds no more.
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn process_exec(ctx: BtfTracePointContext) -> i32 {
+    lifecycle::exec(&ctx);
+    0
+}
+
+/// A process ends.
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn process_exit(ctx: BtfTracePointContext) -> i32 {
+    lifecycle::exit(&ctx);
     0
 }
 
@@ -57,6 +83,21 @@ pub fn follow_exec(ctx: BtfTracePointContext) -> i32 {
 pub extern "C" fn off_cpu_sweep(ctx: *mut sweep::TaskIterContext) -> i32 {
     sweep::visit(ctx);
     0
+}
+
+/// One step of an on-CPU walk where the kernel has no `bpf_loop`. Exported, which makes it a global
+/// function to the verifier: looked at once, however often it is called.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn on_cpu_walk_step(_round: u32) -> u32 {
+    oncpu::walk_step()
+}
+
+/// The same for off-CPU walks.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn off_cpu_walk_step(_round: u32) -> u32 {
+    offcpu::walk_step()
 }
 
 /// GPL-compatible, as the kernel demands of programs that use its tracing helpers.

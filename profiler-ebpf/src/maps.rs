@@ -7,10 +7,14 @@ use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf};
 use profiler_common::counters::COUNTERS as COUNTER_SLOTS;
 use profiler_common::layout::KernelLayout;
 use profiler_common::limits::{
-    MAX_FILTER_CGROUPS, MAX_FILTER_PIDS, MAX_KERNEL_FRAMES, MAX_USER_FRAMES, OFF_CPU_USER_FRAMES,
+    MAX_FILTER_CGROUPS, MAX_FILTER_PIDS, MAX_KERNEL_FRAMES, MAX_PROCESSES, MAX_USER_FRAMES,
 };
 use profiler_common::record::Header;
 use profiler_common::settings::{FilterEntry, Settings};
+use profiler_common::unwind::{MAX_RULES, Mapping, ProcessEntry, ROWS_PER_CHUNK};
+
+use crate::rules::Cache;
+use crate::walk::Walk;
 
 /// Set by user space before loading; all zero until then.
 #[unsafe(no_mangle)]
@@ -23,6 +27,8 @@ pub static KERNEL: KernelLayout = KernelLayout {
     task_group_leader: 0,
     task_start_time: 0,
     task_start_boottime: 0,
+    task_signal: 0,
+    signal_live: 0,
     task_cgroups: 0,
     css_set_dfl_cgrp: 0,
     cgroup_kn: 0,
@@ -32,6 +38,9 @@ pub static KERNEL: KernelLayout = KernelLayout {
     kernfs_node_id: 0,
     switch_has_state: 0,
     max_stack: 0,
+    has_bpf_loop: 0,
+    check_walks: 0,
+    time_walks: 0,
     self_tgid: 0,
 };
 
@@ -73,13 +82,47 @@ pub static OFF_CPU_RING: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
 
 /// Rare records about processes.
 #[map]
-pub static CONTROL_RING: RingBuf = RingBuf::with_byte_size(1 << 16, 0);
+pub static CONTROL_RING: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
+
+// Unwinding tables. User space writes them through `mmap`; sizes are set at load time.
+
+/// `BPF_F_MMAPABLE`, include/uapi/linux/bpf.h.
+const MMAPABLE: u32 = 1 << 10;
+
+/// What is known of processes, by process id.
+#[map]
+pub static PROCESSES: HashMap<u32, ProcessEntry> = HashMap::with_max_entries(MAX_PROCESSES, 0);
+
+/// The mappings of all processes, those of one in a row.
+#[map]
+pub static MAPPINGS: Array<Mapping> = Array::with_max_entries(1, MMAPABLE);
+
+/// The pages of all tables, those of one in a row; see `profiler_common::unwind::page`.
+#[map]
+pub static PAGES: Array<u64> = Array::with_max_entries(1, MMAPABLE);
+
+/// The rows of all pages; see `profiler_common::unwind::row`.
+#[map]
+pub static ROWS: Array<[u32; ROWS_PER_CHUNK]> = Array::with_max_entries(1, MMAPABLE);
+
+/// The distinct rules of all tables, packed.
+#[map]
+pub static RULES: Array<u64> = Array::with_max_entries(MAX_RULES, MMAPABLE);
+
+// One cache for each CPU and kind of program. Values of per-CPU arrays are limited to 32 KiB, so
+// these are plain arrays, indexed by CPU.
+#[map]
+pub static ON_CPU_CACHE: Array<Cache> = Array::with_max_entries(1, 0);
+#[map]
+pub static OFF_CPU_CACHE: Array<Cache> = Array::with_max_entries(1, 0);
 
 /// Where a record is put together before it goes into its ring.
 #[repr(C)]
 pub struct Scratch {
     pub header: Header,
-    pub frames: [u64; MAX_KERNEL_FRAMES + MAX_USER_FRAMES],
+    /// User frames from the first on, kernel frames behind the last of them.
+    pub frames: [u64; MAX_USER_FRAMES + MAX_KERNEL_FRAMES],
+    pub walk: Walk,
 }
 
 // One scratch per CPU and per program type: a sampling interrupt may hit while a scheduler hook
@@ -90,6 +133,9 @@ pub static ON_CPU_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(
 pub static OFF_CPU_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static SWEEP_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+/// The second walk of a checking or measuring run.
+#[map]
+pub static CHECK_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(2, 0);
 
 /// What is known of a thread while it is off the CPU. Belongs to the task itself, so that no
 /// reused thread id, exec or exit can confuse two threads.
@@ -113,10 +159,12 @@ pub struct ThreadState {
     pub flags: u8,
     /// Bytes used in `user`.
     pub user_bytes: u16,
+    /// How the walk of the user stack ended.
+    pub verdict: u8,
     /// Keeps `user` aligned.
-    pub padding: u32,
+    pub padding: [u8; 3],
     /// The user stack at switch-out, leaf first.
-    pub user: [u64; OFF_CPU_USER_FRAMES],
+    pub user: [u64; MAX_USER_FRAMES],
 }
 
 /// Task storage (kernel 5.11) is not among aya-ebpf's map types: this is its BTF definition.

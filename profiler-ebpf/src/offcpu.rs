@@ -1,24 +1,27 @@
 //! Off-CPU intervals: from switch-out over wake-up to switch-in, as one record with both stacks.
 
-use aya_ebpf::EbpfContext;
-use aya_ebpf::bindings::BPF_F_USER_STACK;
-use aya_ebpf::helpers::bpf_ktime_get_ns;
-use aya_ebpf::helpers::generated::{bpf_get_stack, bpf_get_task_stack, bpf_probe_read_kernel};
+use aya_ebpf::helpers::generated::{bpf_get_task_stack, bpf_probe_read_kernel};
+use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
 use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::programs::BtfTracePointContext;
 use profiler_common::counters::Counter;
-use profiler_common::limits::{MAX_KERNEL_FRAMES, OFF_CPU_USER_FRAMES};
+use profiler_common::limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES};
 use profiler_common::record::{
-    FLAG_KERNEL_MISSING, FLAG_KERNEL_THREAD, FLAG_KERNEL_TRUNCATED, FLAG_STARTED_BEFORE, FLAG_USER_MISSING,
-    FLAG_USER_TRUNCATED, KIND_OFF_CPU,
+    FLAG_KERNEL_MISSING, FLAG_KERNEL_THREAD, FLAG_KERNEL_TRUNCATED, FLAG_STARTED_BEFORE, FLAG_USER_GUESSED,
+    FLAG_USER_MISSING, KIND_OFF_CPU,
 };
 use profiler_common::settings::{SETTINGS_OFF_CPU, Settings};
+use profiler_common::unwind::verdict;
 
+use crate::arch;
 use crate::emit;
 use crate::filter;
-use crate::maps::{OFF_CPU_RING, OFF_CPU_SCRATCH, Scratch, ThreadState, kernel};
+use crate::maps::{OFF_CPU_CACHE, OFF_CPU_RING, OFF_CPU_SCRATCH, Scratch, ThreadState, kernel};
+use crate::measure;
 use crate::oncpu::clamp;
+use crate::rules::Cache;
 use crate::task::{self, Task};
+use crate::walk;
 
 /// `TASK_DEAD`, include/linux/sched.h: the task's last switch; its state goes with it.
 const TASK_DEAD: u32 = 0x80;
@@ -91,23 +94,52 @@ fn switch_out(ctx: &BtfTracePointContext, settings: &Settings, now: u64) {
     state.preempted = (ctx.arg::<u32>(0) & 1 != 0 || task_state == 0) as u8;
     state.flags = 0;
     state.user_bytes = 0;
-    if task::is_kernel_thread(task) {
-        return;
+    state.verdict = verdict::NONE;
+    if !task::is_kernel_thread(task) {
+        user_stack(state, task);
     }
-    // The thread is still current here, so its memory can be read; at switch-in it cannot.
-    let bytes = OFF_CPU_USER_FRAMES * 8;
-    // SAFETY: the buffer is `bytes` long.
-    let read = unsafe {
-        bpf_get_stack(ctx.as_ptr(), (&raw mut state.user).cast(), bytes as u32, BPF_F_USER_STACK.into())
-    };
-    let read = clamp(read, bytes);
-    if read == 0 {
+}
+
+/// Keeps the user stack of a thread that is leaving the CPU. It is still current here, so its
+/// memory can be read; at switch-in it cannot.
+#[inline(always)]
+fn user_stack(state: &mut ThreadState, task: Task) {
+    let (Some(scratch), Some(cache), Some(registers)) =
+        (OFF_CPU_SCRATCH.get_ptr_mut(0), cache(), arch::saved_registers(task))
+    else {
         state.flags |= FLAG_USER_MISSING;
+        state.verdict = verdict::NO_REGISTERS;
+        return;
+    };
+    // SAFETY: this CPU's scratch for this program type.
+    let record = unsafe { &mut *scratch };
+    walk::begin(record, &registers, task::tgid(task), task::process_start(task));
+    walk::run(scratch, cache, crate::off_cpu_walk_step);
+    measure::check(scratch, &registers, 1);
+    state.verdict = record.walk.verdict as u8;
+    if record.walk.guessed != 0 {
+        state.flags |= FLAG_USER_GUESSED;
     }
-    if read == bytes as u64 || read / 8 >= u64::from(kernel!(max_stack)) {
-        state.flags |= FLAG_USER_TRUNCATED;
-    }
-    state.user_bytes = read as u16;
+    let bytes = record.walk.frames() * 8;
+    // SAFETY: both buffers hold at least `bytes` bytes.
+    unsafe {
+        bpf_probe_read_kernel((&raw mut state.user).cast(), bytes as u32, (&raw const record.frames).cast())
+    };
+    state.user_bytes = bytes as u16;
+}
+
+/// One step of the walk that is under way on this CPU; 0 ends it.
+#[inline(always)]
+pub fn walk_step() -> u32 {
+    let (Some(scratch), Some(cache)) = (OFF_CPU_SCRATCH.get_ptr_mut(0), cache()) else { return 0 };
+    // SAFETY: values of this CPU and this kind of program.
+    u32::from(unsafe { walk::step::<true>(scratch, cache) })
+}
+
+#[inline(always)]
+fn cache() -> Option<*mut Cache> {
+    // SAFETY: helper without arguments.
+    OFF_CPU_CACHE.get_ptr_mut(unsafe { bpf_get_smp_processor_id() } as u32)
 }
 
 /// The thread is about to run again: its interval is over.
@@ -134,6 +166,7 @@ fn switch_in(ctx: &BtfTracePointContext, settings: &Settings, now: u64) {
             state.out_ns = state.in_ns;
             state.flags = FLAG_STARTED_BEFORE | FLAG_USER_MISSING;
             state.user_bytes = 0;
+            state.verdict = verdict::NONE;
         } else {
             return;
         }
@@ -182,6 +215,7 @@ fn begin_unseen(settings: &Settings, task: Task, wake_ns: u64) -> *mut ThreadSta
         (*state).preempted = (wake_ns == 0) as u8;
         (*state).flags = FLAG_STARTED_BEFORE | FLAG_USER_MISSING;
         (*state).user_bytes = 0;
+        (*state).verdict = verdict::NONE;
     }
     state
 }
@@ -238,10 +272,34 @@ pub fn record(
         header.flags &= !FLAG_USER_MISSING;
     }
 
+    let mut user_bytes = 0;
+    if !state.is_null() {
+        // SAFETY: task storage, kept alive by the program's RCU section.
+        unsafe {
+            header.verdict = (*state).verdict;
+            user_bytes = clamp((*state).user_bytes.into(), MAX_USER_FRAMES * 8);
+            if user_bytes > 0 {
+                // Both buffers hold at least `user_bytes` bytes.
+                let frames = (&raw mut (*scratch).frames).cast();
+                bpf_probe_read_kernel(frames, user_bytes as u32, (&raw const (*state).user).cast());
+            }
+        }
+    }
+    if user_bytes == 0 && header.flags & FLAG_KERNEL_THREAD == 0 {
+        // At least where it left user mode, so that the wait has a place.
+        // SAFETY: the scratch has room for one address.
+        unsafe { (&raw mut (*scratch).frames).cast::<u64>().write_volatile(task::user_ip(task)) };
+        user_bytes = 8;
+    }
+    header.user_frames = (user_bytes / 8) as u16;
+
     let limit = MAX_KERNEL_FRAMES * 8;
-    // SAFETY: the first `limit` bytes of the frames. The task is not running, so its stack stands.
-    let kernel_bytes =
-        unsafe { bpf_get_task_stack(task.cast(), (&raw mut (*scratch).frames).cast(), limit as u32, 0) };
+    // SAFETY: as many kernel frames as may come lie within the frames, behind all user frames.
+    // The task is not running, so its stack stands.
+    let kernel_bytes = unsafe {
+        let frames = (&raw mut (*scratch).frames).cast::<u8>().add(user_bytes as usize);
+        bpf_get_task_stack(task.cast(), frames.cast(), limit as u32, 0)
+    };
     if kernel_bytes <= 0 {
         header.flags |= FLAG_KERNEL_MISSING;
     }
@@ -250,29 +308,6 @@ pub fn record(
     if kernel_bytes / 8 >= u64::from(kernel!(max_stack)) {
         header.flags |= FLAG_KERNEL_TRUNCATED;
     }
-
-    let mut user_bytes = 0;
-    if !state.is_null() {
-        // SAFETY: task storage, kept alive by the program's RCU section.
-        user_bytes = clamp(unsafe { (*state).user_bytes }.into(), OFF_CPU_USER_FRAMES * 8);
-        if user_bytes > 0 {
-            // SAFETY: both buffers hold at least `user_bytes` bytes from here on.
-            unsafe {
-                let frames = (&raw mut (*scratch).frames).cast::<u8>().add(kernel_bytes as usize);
-                bpf_probe_read_kernel(frames.cast(), user_bytes as u32, (&raw const (*state).user).cast());
-            }
-        }
-    }
-    if user_bytes == 0 && header.flags & FLAG_KERNEL_THREAD == 0 {
-        // At least where it left user mode, so that the wait has a place.
-        // SAFETY: as above, for one address.
-        unsafe {
-            *(&raw mut (*scratch).frames).cast::<u8>().add(kernel_bytes as usize).cast::<u64>() =
-                task::user_ip(task)
-        };
-        user_bytes = 8;
-    }
-    header.user_frames = (user_bytes / 8) as u16;
     let bytes = kernel_bytes + user_bytes;
     if !emit::send(&OFF_CPU_RING, scratch, bytes, Counter::OffCpuIntervals, Counter::OffCpuRingFull) {
         let lost = interval.blocked_ns + interval.run_queue_ns + interval.preempted_ns;

@@ -1,21 +1,25 @@
 //! A hit of the on-CPU sampler becomes a record with the kernel and the user stack.
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::bindings::BPF_F_USER_STACK;
-use aya_ebpf::helpers::{bpf_get_current_task_btf, generated::bpf_get_stack};
+use aya_ebpf::helpers::{bpf_get_current_task_btf, bpf_get_smp_processor_id, generated::bpf_get_stack};
 use aya_ebpf::programs::PerfEventContext;
 use profiler_common::counters::Counter;
 use profiler_common::limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES};
 use profiler_common::record::{
-    FLAG_KERNEL_MISSING, FLAG_KERNEL_THREAD, FLAG_KERNEL_TRUNCATED, FLAG_USER_MISSING, FLAG_USER_TRUNCATED,
+    FLAG_KERNEL_MISSING, FLAG_KERNEL_THREAD, FLAG_KERNEL_TRUNCATED, FLAG_USER_GUESSED, FLAG_USER_MISSING,
     KIND_ON_CPU,
 };
 use profiler_common::settings::SETTINGS_ON_CPU;
+use profiler_common::unwind::verdict;
 
+use crate::arch;
 use crate::emit;
 use crate::filter;
-use crate::maps::{ON_CPU_RING, ON_CPU_SCRATCH, Scratch, kernel};
+use crate::maps::{ON_CPU_CACHE, ON_CPU_RING, ON_CPU_SCRATCH, Scratch, kernel};
+use crate::measure;
+use crate::rules::Cache;
 use crate::task::Task;
+use crate::walk;
 
 /// Records the thread that runs on this CPU.
 #[inline(always)]
@@ -32,7 +36,13 @@ pub fn sample(ctx: &PerfEventContext) {
     emit::describe(header, KIND_ON_CPU, task);
     header.period_ns = settings.period_ns;
 
-    let kernel_bytes = stack(ctx, scratch, 0, (MAX_KERNEL_FRAMES * 8) as u32, 0);
+    let mut user_bytes = 0;
+    if header.flags & FLAG_KERNEL_THREAD == 0 {
+        user_bytes = user_stack(ctx, scratch, task) * 8;
+    }
+    header.user_frames = (user_bytes / 8) as u16;
+
+    let kernel_bytes = kernel_stack(ctx, scratch, user_bytes);
     if kernel_bytes < 0 {
         header.flags |= FLAG_KERNEL_MISSING;
     }
@@ -40,19 +50,6 @@ pub fn sample(ctx: &PerfEventContext) {
     header.kernel_frames = (kernel_bytes / 8) as u8;
     if kernel_bytes / 8 >= u64::from(kernel!(max_stack)) {
         header.flags |= FLAG_KERNEL_TRUNCATED;
-    }
-
-    let mut user_bytes = 0;
-    if header.flags & FLAG_KERNEL_THREAD == 0 {
-        let read = stack(ctx, scratch, kernel_bytes, (MAX_USER_FRAMES * 8) as u32, BPF_F_USER_STACK.into());
-        user_bytes = clamp(read, MAX_USER_FRAMES * 8);
-        if user_bytes == 0 {
-            header.flags |= FLAG_USER_MISSING;
-        }
-    }
-    header.user_frames = (user_bytes / 8) as u16;
-    if user_bytes / 8 >= u64::from(kernel!(max_stack)) {
-        header.flags |= FLAG_USER_TRUNCATED;
     }
     emit::send(
         &ON_CPU_RING,
@@ -63,13 +60,49 @@ pub fn sample(ctx: &PerfEventContext) {
     );
 }
 
-/// The kernel's own stack walk, written `offset` bytes into the frames. Bytes, or a negative error.
+/// Walks the user stack into the first frames; how many there are.
 #[inline(always)]
-fn stack(ctx: &PerfEventContext, scratch: *mut Scratch, offset: u64, bytes: u32, flags: u64) -> i64 {
-    // SAFETY: `offset + bytes` lies within the frames: kernel frames first, user frames behind.
+fn user_stack(ctx: &PerfEventContext, scratch: *mut Scratch, task: Task) -> u64 {
+    // SAFETY: this CPU's scratch.
+    let record = unsafe { &mut *scratch };
+    let (Some(registers), Some(cache)) = (arch::interrupted_registers(ctx, task), cache()) else {
+        record.header.flags |= FLAG_USER_MISSING;
+        record.header.verdict = verdict::NO_REGISTERS;
+        return 0;
+    };
+    walk::begin(record, &registers, record.header.pid, record.header.process_start_ns);
+    measure::timed(ctx, scratch, || walk::run(scratch, cache, crate::on_cpu_walk_step));
+    measure::check(scratch, &registers, 0);
+    record.header.verdict = record.walk.verdict as u8;
+    if record.walk.guessed != 0 {
+        record.header.flags |= FLAG_USER_GUESSED;
+    }
+    record.walk.frames()
+}
+
+/// One step of the walk that is under way on this CPU; 0 ends it.
+#[inline(always)]
+pub fn walk_step() -> u32 {
+    let (Some(scratch), Some(cache)) = (ON_CPU_SCRATCH.get_ptr_mut(0), cache()) else { return 0 };
+    // SAFETY: values of this CPU and this kind of program.
+    u32::from(unsafe { walk::step::<true>(scratch, cache) })
+}
+
+#[inline(always)]
+fn cache() -> Option<*mut Cache> {
+    // SAFETY: helper without arguments.
+    ON_CPU_CACHE.get_ptr_mut(unsafe { bpf_get_smp_processor_id() } as u32)
+}
+
+/// The kernel's own walk of its stack, written `offset` bytes into the frames. Bytes, or a negative
+/// error.
+#[inline(always)]
+fn kernel_stack(ctx: &PerfEventContext, scratch: *mut Scratch, offset: u64) -> i64 {
+    let offset = clamp(offset as i64, MAX_USER_FRAMES * 8) as usize;
+    // SAFETY: `offset` and as many kernel frames as may come lie within the frames.
     unsafe {
-        let frames = (&raw mut (*scratch).frames).cast::<u8>().add(offset as usize);
-        bpf_get_stack(ctx.as_ptr(), frames.cast(), bytes, flags)
+        let frames = (&raw mut (*scratch).frames).cast::<u8>().add(offset);
+        bpf_get_stack(ctx.as_ptr(), frames.cast(), (MAX_KERNEL_FRAMES * 8) as u32, 0)
     }
 }
 

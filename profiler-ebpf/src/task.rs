@@ -3,8 +3,8 @@
 use core::ffi::c_void;
 use core::ptr::null_mut;
 
-use aya_ebpf::bindings::{pt_regs, task_struct};
-use aya_ebpf::helpers::{bpf_probe_read_kernel, bpf_task_pt_regs, generated::bpf_task_storage_get};
+use aya_ebpf::bindings::task_struct;
+use aya_ebpf::helpers::{bpf_probe_read_kernel, generated::bpf_task_storage_get};
 use profiler_common::layout::ABSENT;
 
 use crate::arch;
@@ -65,9 +65,14 @@ pub fn comm(task: Task) -> [u8; 16] {
 /// The address at which the thread left user mode; 0 for kernel threads.
 #[inline(always)]
 pub fn user_ip(task: Task) -> u64 {
-    // SAFETY: the verifier knows `task` as a task; the helper (kernel 5.15) returns its saved
-    // registers, which lie on the task's kernel stack as long as it exists.
-    unsafe { arch::user_ip(bpf_task_pt_regs(task) as *const pt_regs) }
+    arch::saved_registers(task).map_or(0, |registers| registers.ip)
+}
+
+/// Whether no other thread of the process is left.
+#[inline(always)]
+pub fn is_last_thread(task: Task) -> bool {
+    let signal: u64 = read(task as u64, kernel!(task_signal));
+    read::<u32>(signal, kernel!(signal_live)) == 0
 }
 
 /// The thread's cgroup in the v2 hierarchy: a `struct cgroup *`, 0 if it could not be read.

@@ -22,6 +22,7 @@ use crate::model::{Finding, KindLoss, ProfileKind, Severity, Status, Target, Win
 use crate::store::{Store, StoreOptions};
 use crate::symbolize;
 use crate::telemetry::metrics;
+use crate::unwind;
 
 /// Sealed windows that may wait for the store.
 const WINDOWS: usize = 8;
@@ -64,7 +65,8 @@ async fn run(config: &Config) -> Result<(), AgentError> {
         ..symbolize::Options::default()
     };
     let (sink, sealed) = mpsc::channel(WINDOWS);
-    let pipeline = Pipeline::start(kernel, symbols, windows, sink)?;
+    let unwinding = unwind::WorkerOptions::default();
+    let pipeline = Pipeline::start(kernel, symbols, unwinding, windows, sink)?;
     let kernel = pipeline.kernel();
     kernel.start_on_cpu(config.on_cpu.frequency, Target::Host).await.map_err(refused)?;
 

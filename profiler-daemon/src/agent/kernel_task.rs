@@ -7,16 +7,22 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, warn};
 
-use crate::decode;
+use super::unwinding::Events;
+use crate::decode::{self, Record};
 use crate::kernel::{self, Counters, Kernel, KernelError};
-use crate::model::{KindLoss, MonoNs, RawBatch, Stage, Target};
+use crate::model::{KindLoss, MonoNs, ProcessChange, ProcessEvent, RawBatch, Stage, Target};
 
 /// How often the rings are drained when nothing wakes us. A wake-up for each record would cost
 /// more than the records.
 const DRAIN_EVERY: Duration = Duration::from_millis(50);
+/// After an exec the rings are drained again so soon, so often: the new program maps its libraries
+/// in its first millisecond, and may not live long.
+const AFTER_EXEC: (Duration, u32) = (Duration::from_millis(2), 3);
+/// Woken more often than this, we wait: a storm of execs must not cost more than the timer would.
+const REST: Duration = Duration::from_millis(2);
 /// How often counters are read and CPUs that came online are looked for.
 const LOOK_AROUND_EVERY: Duration = Duration::from_secs(1);
 
@@ -86,6 +92,7 @@ impl KernelHandle {
 /// Makes the task. Its future runs until every handle is dropped; the object goes with it.
 pub(super) fn start(
     kernel: Kernel,
+    events: Events,
     output: mpsc::Sender<RawBatch>,
 ) -> Result<(KernelHandle, impl Future<Output = ()> + Send), std::io::Error> {
     let (requests, incoming) = mpsc::channel(16);
@@ -99,7 +106,9 @@ pub(super) fn start(
     let wakers = [watch(control)?, watch(on_cpu)?, watch(off_cpu)?];
     let task = Task {
         kernel,
+        events,
         output,
+        execs: 0,
         snapshot: Arc::clone(&snapshot),
         reported: KindLoss::default(),
         unsent: KindLoss::default(),
@@ -109,7 +118,10 @@ pub(super) fn start(
 
 struct Task {
     kernel: Kernel,
+    events: Events,
     output: mpsc::Sender<RawBatch>,
+    /// Drains that still follow an exec.
+    execs: u32,
     snapshot: Arc<Mutex<Snapshot>>,
     /// Kernel-side losses that were passed on.
     reported: KindLoss,
@@ -121,7 +133,7 @@ impl Task {
     async fn run(mut self, mut requests: mpsc::Receiver<Request>, wakers: [AsyncFd<OwnedFd>; 3]) {
         let mut drain = interval(DRAIN_EVERY);
         drain.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut looked_around = Instant::now();
+        let (mut looked_around, mut drained) = (Instant::now(), Instant::now());
         loop {
             tokio::select! {
                 request = requests.recv() => match request {
@@ -129,8 +141,10 @@ impl Task {
                     None => break,
                 },
                 _ = drain.tick() => {}
-                () = any_readable(&wakers) => {}
+                () = sleep(AFTER_EXEC.0), if self.execs > 0 => self.execs -= 1,
+                () = any_readable(&wakers) => sleep_until(drained + REST).await,
             }
+            drained = Instant::now();
             let mut loss = std::mem::take(&mut self.unsent);
             if looked_around.elapsed() >= LOOK_AROUND_EVERY {
                 looked_around = Instant::now();
@@ -145,6 +159,8 @@ impl Task {
             }
             if self.output.capacity() == 0 {
                 self.unsent.merge(&loss);
+                // What processes map must be known all the same.
+                self.watch(Vec::new());
             } else {
                 self.forward(loss).await;
             }
@@ -165,15 +181,30 @@ impl Task {
     /// Decodes one turn of records; whether there may be more.
     fn read(&mut self, loss: KindLoss) -> (RawBatch, bool) {
         let mut batch = RawBatch { loss, ..RawBatch::default() };
+        let mut events = Vec::new();
         let more = self.kernel.drain(|bytes| match decode::record(bytes) {
-            Ok(sample) => batch.samples.push(sample),
+            Ok(Record::Sample(sample)) => batch.samples.push(*sample),
+            Ok(Record::Event(event)) => events.push(event),
             Err(refused) => {
                 // Whose it was cannot be known.
                 batch.loss.on_cpu.add(Stage::Decode, refused.reason(), 1);
                 batch.loss.off_cpu.add(Stage::Decode, refused.reason(), 1);
             }
         });
+        self.watch(events);
+        batch.events_before = self.events.last();
         (batch, more)
+    }
+
+    /// Passes on what happened to processes.
+    fn watch(&mut self, control: Vec<ProcessEvent>) {
+        let watched = self.kernel.watched(control);
+        if watched.events.iter().any(|event| matches!(event.change, ProcessChange::Exec(_))) {
+            self.execs = AFTER_EXEC.1;
+        }
+        if !watched.events.is_empty() || watched.lost > 0 {
+            self.events.send(watched);
+        }
     }
 
     async fn answer(&mut self, request: Request) {
@@ -209,6 +240,7 @@ impl Task {
             loop {
                 let (more, again) = self.read(KindLoss::default());
                 batch.samples.extend(more.samples);
+                batch.events_before = more.events_before;
                 batch.loss.merge(&more.loss);
                 if !again {
                     break;

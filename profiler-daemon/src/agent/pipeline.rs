@@ -8,10 +8,13 @@ use tokio::task::JoinHandle;
 
 use super::error::AgentError;
 use super::kernel_task::{self, KernelHandle};
+use super::unwinding::Unwinding;
 use crate::aggregate;
 use crate::kernel::{self, Kernel, KernelError};
 use crate::model::{Batch, ClockAnchor, KindLoss, Profile, ProfileKind, Target, Window};
+use crate::procs::{self, ProcessTable, SharedTable};
 use crate::symbolize::{self, Symbolizer};
+use crate::unwind;
 
 /// Batches that may wait between two stages: with one batch per 50 ms, more than a second.
 const BATCHES: usize = 32;
@@ -23,6 +26,7 @@ pub(super) struct Pipeline {
     lost: Arc<Mutex<KindLoss>>,
     tasks: Vec<JoinHandle<()>>,
     symbolizer: Symbolizer,
+    unwinding: Unwinding,
 }
 
 /// What one recording session wants.
@@ -46,17 +50,23 @@ pub(super) struct Sessions {
 impl Pipeline {
     /// Starts all stages; nothing is sampled yet. Sealed windows go to `windows`.
     pub(super) fn start(
-        kernel: Kernel,
+        mut kernel: Kernel,
         symbols: symbolize::Options,
+        unwinding: unwind::WorkerOptions,
         windows: aggregate::Options,
         sink: mpsc::Sender<Window>,
     ) -> Result<Self, AgentError> {
         let (raw_out, raw_in) = mpsc::channel(BATCHES);
         let (named_out, named_in) = mpsc::channel(BATCHES);
         let (counted_out, counted_in) = mpsc::channel(BATCHES);
-        let (kernel, kernel_task) = kernel_task::start(kernel, raw_out)
+        let procs = SharedTable::new(ProcessTable::new(procs::Options::default()));
+        let tables = kernel.take_tables().ok_or(AgentError::PipelineEnded)?;
+        // Events first, then what there is: nothing falls between the two.
+        kernel.watch_processes();
+        let (unwinding, events) = Unwinding::start(procs.clone(), tables, unwinding)?;
+        let (kernel, kernel_task) = kernel_task::start(kernel, events, raw_out)
             .map_err(|source| AgentError::System { doing: "watch the ring buffers", source })?;
-        let symbolizer = Symbolizer::spawn(symbols, raw_in, named_out)?;
+        let symbolizer = Symbolizer::spawn(symbols, procs, raw_in, named_out)?;
         let lost = Arc::new(Mutex::new(KindLoss::default()));
         let (sessions, aggregator) = aggregate::start(windows, clocks(), counted_in, sink);
         let tasks = vec![
@@ -64,7 +74,7 @@ impl Pipeline {
             tokio::spawn(count_losses(named_in, counted_out, Arc::clone(&lost))),
             tokio::spawn(aggregator),
         ];
-        Ok(Self { kernel, sessions, lost, tasks, symbolizer })
+        Ok(Self { kernel, sessions, lost, tasks, symbolizer, unwinding })
     }
 
     /// A handle on the sessions.
@@ -77,6 +87,11 @@ impl Pipeline {
         self.kernel.clone()
     }
 
+    /// The thread that keeps the unwinding tables.
+    pub(super) fn unwinding(&self) -> &Unwinding {
+        &self.unwinding
+    }
+
     /// All that was lost since start, shared with the status.
     pub(super) fn lost(&self) -> Arc<Mutex<KindLoss>> {
         Arc::clone(&self.lost)
@@ -85,14 +100,18 @@ impl Pipeline {
     /// Ends all stages in the order of the data; what is under way arrives. Every other handle
     /// must have been dropped.
     pub(super) async fn shut_down(self) {
-        let Self { kernel, sessions, tasks, symbolizer, .. } = self;
+        let Self { kernel, sessions, tasks, symbolizer, unwinding, .. } = self;
         drop((kernel, sessions));
         for task in tasks {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a stage did not end well");
             }
         }
-        if let Err(error) = tokio::task::spawn_blocking(|| symbolizer.join()).await.unwrap_or(Ok(())) {
+        let ended = tokio::task::spawn_blocking(|| {
+            unwinding.stop();
+            symbolizer.join()
+        });
+        if let Err(error) = ended.await.unwrap_or(Ok(())) {
             tracing::error!(%error, "the symbolizer did not end well");
         }
     }

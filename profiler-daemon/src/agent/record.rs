@@ -20,6 +20,7 @@ use crate::kernel::{Kernel, Options, preflight};
 use crate::model::{Pid, Profile, ProfileKind, Target, TimeRange};
 use crate::render::{self, About};
 use crate::symbolize;
+use crate::unwind;
 
 const SESSION: u64 = 1;
 /// How often progress is shown and the targets are looked at.
@@ -57,7 +58,9 @@ async fn run(args: &RecordArgs) -> Result<(), AgentError> {
     // Sessions only: nobody reads windows.
     let windows = aggregate::Options { window: None, ..aggregate::Options::default() };
     let (sink, _unread) = mpsc::channel(1);
-    let pipeline = Pipeline::start(kernel, symbolize::Options::default(), windows, sink)?;
+    let unwinding = unwind::WorkerOptions::default();
+    let pipeline = Pipeline::start(kernel, symbolize::Options::default(), unwinding, windows, sink)?;
+    pipeline.unwinding().ready().await;
     let sessions = pipeline.sessions();
     let min_block_ns = args.min_block().as_nanos() as u64;
     let spec = SessionSpec { session: SESSION, kind, target: target.clone(), min_block_ns, frequency_hz };

@@ -18,6 +18,19 @@ pub struct Counters {
     pub off_cpu_intervals: u64,
     /// What did not make it.
     pub loss: KindLoss,
+    /// Walks of user stacks in checking and measuring runs.
+    pub walks: Walks,
+}
+
+/// Walks of user stacks in checking and measuring runs; zero in others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Walks {
+    /// Walks that were done twice, and how many of them differed.
+    pub checked: (u64, u64),
+    /// Time of walks by tables, ns, and frames they found.
+    pub by_table: (u64, u64),
+    /// Time of the kernel's walks along frame pointers, ns, and frames they found.
+    pub by_pointer: (u64, u64),
 }
 
 /// Reads all counters.
@@ -31,9 +44,12 @@ pub(super) fn read(ebpf: &Ebpf) -> Result<Counters, KernelError> {
         Ok(values.iter().sum())
     };
     let mut loss = KindLoss::default();
-    for (counter, reason) in
-        [(Counter::OnCpuRingFull, "on-CPU ring full"), (Counter::FilterFull, "process filter full")]
-    {
+    for (counter, reason) in [
+        (Counter::OnCpuRingFull, "on-CPU ring full"),
+        (Counter::FilterFull, "process filter full"),
+        (Counter::ControlRingFull, "process events lost, found in /proc later"),
+        (Counter::ProcessesFull, "no room for a process's mappings"),
+    ] {
         loss.on_cpu.add(Stage::Kernel, reason, value(counter)?);
     }
     for (counter, reason) in [
@@ -48,5 +64,10 @@ pub(super) fn read(ebpf: &Ebpf) -> Result<Counters, KernelError> {
         on_cpu_samples: value(Counter::OnCpuSamples)?,
         off_cpu_intervals: value(Counter::OffCpuIntervals)?,
         loss,
+        walks: Walks {
+            checked: (value(Counter::WalksChecked)?, value(Counter::WalksDiffered)?),
+            by_table: (value(Counter::TableWalkNs)?, value(Counter::TableWalkFrames)?),
+            by_pointer: (value(Counter::PointerWalkNs)?, value(Counter::PointerWalkFrames)?),
+        },
     })
 }

@@ -8,7 +8,7 @@ use super::KernelError;
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 /// Reads offsets for the running kernel.
-pub(super) fn read() -> Result<KernelLayout, KernelError> {
+pub(super) fn read(runs: super::Runs) -> Result<KernelLayout, KernelError> {
     let bytes = std::fs::read(VMLINUX).map_err(|error| KernelError::Btf(error.to_string()))?;
     let types =
         TypeInformation::new(&Bytes(&bytes)).map_err(|error| KernelError::Btf(format!("{error:?}")))?;
@@ -16,6 +16,7 @@ pub(super) fn read() -> Result<KernelLayout, KernelError> {
     let css_set = Struct::find(&types, "css_set")?;
     let cgroup = Struct::find(&types, "cgroup")?;
     let node = Struct::find(&types, "kernfs_node")?;
+    let signal = Struct::find(&types, "signal_struct")?;
     Ok(KernelLayout {
         task_pid: task.field("pid")?,
         task_tgid: task.field("tgid")?,
@@ -26,6 +27,8 @@ pub(super) fn read() -> Result<KernelLayout, KernelError> {
         task_start_time: task.field("start_time")?,
         // Called real_start_time before 5.5.
         task_start_boottime: task.any_field(&["start_boottime", "real_start_time"])?,
+        task_signal: task.field("signal")?,
+        signal_live: signal.field("live")?,
         task_cgroups: task.field("cgroups")?,
         css_set_dfl_cgrp: css_set.field("dfl_cgrp")?,
         cgroup_kn: cgroup.field("kn")?,
@@ -35,6 +38,9 @@ pub(super) fn read() -> Result<KernelLayout, KernelError> {
         kernfs_node_id: node.field("id")?,
         switch_has_state: u32::from(switch_has_state(&types)?),
         max_stack: max_stack(),
+        has_bpf_loop: u32::from(has_bpf_loop(&types) && !runs.without_bpf_loop),
+        check_walks: u32::from(runs.check_walks),
+        time_walks: u32::from(runs.time_walks),
         self_tgid: std::process::id(),
     })
 }
@@ -90,6 +96,16 @@ fn switch_has_state(types: &TypeInformation) -> Result<bool, KernelError> {
     }
 }
 
+/// Whether the kernel has the helper `bpf_loop` (from 5.17): `enum bpf_func_id` then names it.
+fn has_bpf_loop(types: &TypeInformation) -> bool {
+    types.get().values().any(|kind| match kind {
+        TypeVariant::Enum(found) => {
+            found.named_value_list().iter().any(|value| value.name == "BPF_FUNC_loop")
+        }
+        _ => false,
+    })
+}
+
 /// Bytes as the parser wants them.
 struct Bytes<'a>(&'a [u8]);
 
@@ -125,7 +141,7 @@ mod tests {
             eprintln!("skipped: this kernel has no BTF");
             return;
         }
-        let layout = read().expect("a layout");
+        let layout = read(super::super::Runs::default()).expect("a layout");
         assert!(layout.task_tgid == layout.task_pid + 4, "pid and tgid are neighbours: {layout:?}");
         assert!(layout.cgroup_ancestors != ABSENT || layout.cgroup_ancestor_ids != ABSENT);
     }

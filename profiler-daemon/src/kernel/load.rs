@@ -5,10 +5,12 @@ use std::io;
 use aya::maps::MapError;
 use aya::programs::{BtfTracePoint, ProgramError};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
+use profiler_common::unwind::ROWS_PER_CHUNK;
 use thiserror::Error;
 use zerocopy::IntoBytes;
 
 use super::layout;
+use super::tables::Sizes;
 
 /// The object built from `profiler-ebpf`; see build.rs.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/profiler.bpf.o"));
@@ -20,6 +22,21 @@ pub struct Options {
     pub on_cpu_ring_bytes: u32,
     /// Bytes of the off-CPU ring; likewise.
     pub off_cpu_ring_bytes: u32,
+    /// Bytes of the unwinding tables' rows, taken from the kernel at once; at least 1 MiB.
+    pub table_bytes: u64,
+    /// What tests and benches ask for beside.
+    pub runs: Runs,
+}
+
+/// What the programs do beside their job, for tests and benches.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Runs {
+    /// Do every walk of a user stack again, without cache and window, and compare.
+    pub check_walks: bool,
+    /// Time every walk, and the kernel's own along frame pointers beside it.
+    pub time_walks: bool,
+    /// Walk as on kernels without `bpf_loop`.
+    pub without_bpf_loop: bool,
 }
 
 impl Options {
@@ -29,7 +46,19 @@ impl Options {
     pub fn for_rate(cpus: u32, frequency_hz: u32) -> Self {
         const DEEP_RECORD: u64 = 1024;
         let on_cpu = u64::from(cpus) * u64::from(frequency_hz) * DEEP_RECORD;
-        Self { on_cpu_ring_bytes: on_cpu.clamp(1 << 18, 1 << 25) as u32, off_cpu_ring_bytes: 1 << 23 }
+        Self {
+            on_cpu_ring_bytes: on_cpu.clamp(1 << 18, 1 << 25) as u32,
+            off_cpu_ring_bytes: 1 << 23,
+            table_bytes: 32 << 20,
+            runs: Runs::default(),
+        }
+    }
+
+    /// Sizes of the unwinding tables' arrays: a row is 4 bytes, a page has 8 and covers 64 KiB of
+    /// code, for which 8 rows are few.
+    fn table_sizes(&self) -> Sizes {
+        let chunks = (self.table_bytes / (ROWS_PER_CHUNK as u64 * 4)).clamp(1, 1 << 12) as u32;
+        Sizes { chunks, pages: (chunks * (1 << 13)).min(1 << 20), mappings: 1 << 16 }
     }
 }
 
@@ -66,6 +95,14 @@ pub enum KernelError {
         doing: String,
         /// aya's error, with the verifier's log where there is one.
         source: ProgramError,
+    },
+    /// A map cannot be shared with the kernel.
+    #[error("cannot map the memory of the eBPF map {name}: {source}")]
+    Mapping {
+        /// The map.
+        name: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
     },
     /// A map operation failed.
     #[error("cannot access the eBPF map {name}: {source}")]
@@ -111,8 +148,10 @@ impl KernelError {
 }
 
 /// Parses the object, sets its constants and creates its maps.
-pub(super) fn load(options: &Options) -> Result<(Ebpf, Btf), KernelError> {
-    let kernel = layout::read()?;
+pub(super) fn load(options: &Options) -> Result<(Ebpf, Btf, Sizes), KernelError> {
+    let kernel = layout::read(options.runs)?;
+    let sizes = options.table_sizes();
+    let cpus = possible_cpus();
     let btf = Btf::from_sys_fs().map_err(|error| KernelError::Btf(error.to_string()))?;
     let ring = |bytes: u32| bytes.clamp(1 << 16, 1 << 30).next_power_of_two();
     let ebpf = EbpfLoader::new()
@@ -122,12 +161,26 @@ pub(super) fn load(options: &Options) -> Result<(Ebpf, Btf), KernelError> {
         .override_global("KERNEL", kernel.as_bytes(), true)
         .map_max_entries("ON_CPU_RING", ring(options.on_cpu_ring_bytes))
         .map_max_entries("OFF_CPU_RING", ring(options.off_cpu_ring_bytes))
+        .map_max_entries("ROWS", sizes.chunks)
+        .map_max_entries("PAGES", sizes.pages)
+        .map_max_entries("MAPPINGS", sizes.mappings)
+        .map_max_entries("ON_CPU_CACHE", cpus)
+        .map_max_entries("OFF_CPU_CACHE", cpus)
         .load(OBJECT)
         .map_err(|error| match denied(&error) {
             Some(source) => KernelError::Privileges { doing: "create eBPF maps".to_owned(), source },
             None => KernelError::Load(error),
         })?;
-    Ok((ebpf, btf))
+    Ok((ebpf, btf, sizes))
+}
+
+/// CPUs that may ever come online: what programs may be running on.
+fn possible_cpus() -> u32 {
+    let cpus = aya::util::nr_cpus().unwrap_or_else(|(path, error)| {
+        tracing::warn!(path, %error, "cannot read how many CPUs there may be");
+        std::thread::available_parallelism().map_or(1, usize::from)
+    });
+    u32::try_from(cpus).unwrap_or(u32::MAX)
 }
 
 /// Loads and attaches a BTF tracepoint program, once.

@@ -5,11 +5,15 @@ mod counters;
 mod filter;
 mod layout;
 mod load;
+mod mapped;
 mod off_cpu;
 mod on_cpu;
 pub mod preflight;
 mod program_log;
 mod rings;
+mod side_band;
+mod tables;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,10 +21,12 @@ use std::os::fd::OwnedFd;
 
 use profiler_common::settings::{SETTINGS_OFF_CPU, SETTINGS_ON_CPU, Settings};
 
-use crate::model::{MonoNs, SamplerKind, Target};
+use crate::model::{MonoNs, ProcessEvent, SamplerKind, Target};
 
 pub use counters::Counters;
-pub use load::{KernelError, Options};
+pub use load::{KernelError, Options, Runs};
+pub use tables::{InstalledTable, NoRoom, TableStats, Tables};
+pub use watch::Watched;
 
 /// The loaded eBPF object with everything that is attached. Dropping it detaches and frees all:
 /// nothing is pinned.
@@ -32,6 +38,8 @@ pub struct Kernel {
     log: program_log::ProgramLog,
     on_cpu: on_cpu::Sampler,
     off_cpu: off_cpu::Hooks,
+    watch: watch::Watch,
+    tables: Option<Tables>,
     sessions: BTreeMap<u64, Session>,
 }
 
@@ -48,10 +56,11 @@ impl Kernel {
     /// # Errors
     /// Where the kernel lacks BTF or refuses a map; says what is missing.
     pub fn load(options: &Options) -> Result<Self, KernelError> {
-        let (mut ebpf, btf) = load::load(options)?;
+        let (mut ebpf, btf, sizes) = load::load(options)?;
         let rings = rings::Rings::take(&mut ebpf)?;
         let filter = filter::Filter::take(&mut ebpf)?;
         let log = program_log::ProgramLog::take(&mut ebpf);
+        let tables = Tables::take(&mut ebpf, sizes)?;
         Ok(Self {
             ebpf,
             btf,
@@ -60,6 +69,8 @@ impl Kernel {
             log,
             on_cpu: on_cpu::Sampler::default(),
             off_cpu: off_cpu::Hooks::default(),
+            watch: watch::Watch::default(),
+            tables: Some(tables),
             sessions: BTreeMap::new(),
         })
     }
@@ -95,6 +106,24 @@ impl Kernel {
     /// Attaches to CPUs that came online since the last call.
     pub fn follow_cpus(&mut self) {
         self.on_cpu.follow_cpus(&mut self.ebpf);
+        self.watch.follow_cpus();
+    }
+
+    /// The unwinding tables, to whoever fills them; once.
+    pub fn take_tables(&mut self) -> Option<Tables> {
+        self.tables.take()
+    }
+
+    /// Begins to report what happens to processes. What the kernel refuses is logged and found in
+    /// `/proc` instead, later.
+    pub fn watch_processes(&mut self) {
+        self.watch.attach(&mut self.ebpf, &self.btf);
+    }
+
+    /// What happened to processes since the last call, in the order of time. `control` are the
+    /// events that were among the records of the rings.
+    pub fn watched(&mut self, control: Vec<ProcessEvent>) -> Watched {
+        self.watch.read(control)
     }
 
     /// Adds an off-CPU session; returns the instant from which its intervals are complete.

@@ -126,7 +126,8 @@ fn program(ebpf: &mut Ebpf) -> Result<&mut PerfEvent, KernelError> {
         .map_err(|error| KernelError::program("use the on-CPU program", error))
 }
 
-fn online_cpus() -> Vec<u32> {
+/// The CPUs that are online now.
+pub(super) fn online_cpus() -> Vec<u32> {
     aya::util::online_cpus().unwrap_or_else(|(path, error)| {
         warn!(path, %error, "cannot read which CPUs are online");
         Vec::new()

@@ -13,6 +13,8 @@ pub struct RawBatch {
     pub loss: KindLoss,
     /// Sessions whose last record is in this batch or before it.
     pub ended: Vec<u64>,
+    /// Number of the batch of process events that came before these samples.
+    pub events_before: u64,
 }
 
 /// Symbolized records on their way to the aggregator.

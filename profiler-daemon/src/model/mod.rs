@@ -1,6 +1,7 @@
 //! Plain values that flow through the stages: no I/O, no async, nothing that can fail for good data.
 
 mod batch;
+mod event;
 mod finding;
 mod frame;
 mod id;
@@ -15,6 +16,7 @@ mod target;
 mod time;
 
 pub use batch::{Batch, KindLoss, RawBatch, Window};
+pub use event::{FileKey, MappedCode, ProcessChange, ProcessEvent};
 pub use finding::{Finding, Severity};
 pub use frame::{Frame, FrameKind, Module, SourceLine};
 pub use id::{CgroupId, Comm, Pid, ProcessId, Tid};

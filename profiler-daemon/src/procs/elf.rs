@@ -100,6 +100,18 @@ impl ElfInfo {
         })
     }
 
+    /// The address, as the file's own headers count it, of a byte of the file that was mapped
+    /// executable. Mappings begin at page borders, so they may begin before their segment does.
+    #[must_use]
+    pub fn mapped_address(&self, offset: u64) -> Option<u64> {
+        const PAGE: u64 = 4096;
+        self.segments.iter().filter(|segment| segment.executable).find_map(|segment| {
+            let end = segment.offset.checked_add(segment.size)?;
+            let inside = segment.offset & !(PAGE - 1) <= offset && offset < end;
+            inside.then(|| segment.address.wrapping_add(offset).wrapping_sub(segment.offset))
+        })
+    }
+
     fn parse<H, C>(file: impl AsFd) -> Option<Self>
     where
         H: FileHeader<Endian = Endianness>,
@@ -294,6 +306,9 @@ mod tests {
         assert_eq!(info.address_of(0x16050), Some(0x17050));
         assert_eq!(info.address_of(0x10), Some(0x10));
         assert_eq!(info.address_of(0x20000), None);
+        // The mapping of .text begins at the page that it shares with .rodata.
+        assert_eq!(info.mapped_address(0x16000), Some(0x17000));
+        assert_eq!(info.mapped_address(0x15000), None);
         let hostile = ElfInfo { segments: vec![segment(0, u64::MAX, u64::MAX, true)], ..ElfInfo::default() };
         assert_eq!(hostile.address_of(5), None);
     }

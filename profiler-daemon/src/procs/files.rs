@@ -11,6 +11,7 @@ use rustix::fs;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::elf::ElfInfo;
+use crate::model::FileKey;
 
 /// A mapped file, held open read-only.
 #[derive(Debug)]
@@ -85,6 +86,7 @@ fn version(fd: &OwnedFd) -> std::io::Result<Version> {
 #[derive(Debug)]
 pub(super) struct FileTable {
     files: FxHashMap<(u64, u64), Held>,
+    build_ids: FxHashMap<Arc<str>, (u64, u64)>,
     limit: usize,
     next_serial: u64,
 }
@@ -101,7 +103,7 @@ impl FileTable {
         // Half of what may be open: the symbolizer opens each file that it reads once more.
         let open = usize::try_from(raise_open_files()).unwrap_or(usize::MAX);
         let limit = limit.min(open / 2).max(16);
-        Self { files: FxHashMap::default(), limit, next_serial: 1 }
+        Self { files: FxHashMap::default(), build_ids: FxHashMap::default(), limit, next_serial: 1 }
     }
 
     /// The shared entry of an open file; `None` when the table is full of files in use.
@@ -124,15 +126,30 @@ impl FileTable {
             entry => {
                 let file = Arc::new(ObjectFile::new(fd, Arc::clone(path), serial).ok()?);
                 self.next_serial += 1;
+                if let Some(id) = file.elf().and_then(|elf| elf.build_id.clone()) {
+                    self.build_ids.insert(id, key);
+                }
                 entry.insert_entry(Held { file: Arc::clone(&file), used: now });
                 Some(file)
             }
         }
     }
 
+    /// A file that is held open, by what the kernel says of it.
+    pub(super) fn find(&mut self, key: &FileKey, now: Instant) -> Option<Arc<ObjectFile>> {
+        let key = match key {
+            FileKey::BuildId(id) => *self.build_ids.get(id)?,
+            FileKey::Inode { device: (major, minor), inode } => (fs::makedev(*major, *minor), *inode),
+        };
+        let held = self.files.get_mut(&key).filter(|held| held.file.is_unchanged())?;
+        held.used = now;
+        Some(Arc::clone(&held.file))
+    }
+
     /// Forgets files that no process maps and that were last looked at longer than `age` ago.
     pub(super) fn drop_unused(&mut self, age: Duration, now: Instant) {
         self.files.retain(|_, held| Arc::strong_count(&held.file) > 1 || now.duration_since(held.used) < age);
+        self.build_ids.retain(|_, key| self.files.contains_key(key));
     }
 
     /// Whether there is room for more files.

@@ -22,6 +22,22 @@ pub fn identify(pid: Pid) -> Result<ProcessId, ProcsError> {
     Ok(ProcessId { pid, start_ticks: dir.start_ticks()? })
 }
 
+/// All processes there are now. One that ends meanwhile is left out.
+///
+/// # Errors
+/// `/proc` not readable.
+pub fn all() -> Result<Vec<ProcessId>, ProcsError> {
+    let failed = |source| ProcsError::Read { path: "/proc".to_owned(), source };
+    let entries = std::fs::read_dir("/proc").map_err(failed)?;
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid));
+    Ok(pids
+        .filter_map(|pid| {
+            let start_ticks = ProcDir::open(pid).ok()?.start_ticks().ok()?;
+            Some(ProcessId { pid, start_ticks })
+        })
+        .collect())
+}
+
 /// The threads a process has now, in ascending order.
 ///
 /// # Errors

@@ -5,23 +5,71 @@
 
 mod cgroup;
 mod elf;
+mod events;
 mod files;
 mod identity;
 mod maps;
 mod procdir;
 mod process;
 mod table;
+mod vdso;
 
 pub use cgroup::{cgroup_path, resolve_cgroup};
 pub use elf::{CompressedSection, ElfInfo, Segment};
 pub use files::ObjectFile;
-pub use identity::{children, identify, threads};
+pub use identity::{all, children, identify, threads};
 pub use process::{Mapping, MappingKind, Process};
 pub use table::{Options, ProcessTable};
+pub use vdso::vdso;
 
 use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::model::Pid;
+
+/// The table, shared by those who ask and those who tell. Held for one question at a time: never
+/// while symbols are read.
+#[derive(Clone, Debug)]
+pub struct SharedTable(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    table: Mutex<ProcessTable>,
+    applied: Mutex<u64>,
+    more_applied: Condvar,
+}
+
+impl SharedTable {
+    /// Shares a table.
+    #[must_use]
+    pub fn new(table: ProcessTable) -> Self {
+        Self(Arc::new(Shared {
+            table: Mutex::new(table),
+            applied: Mutex::new(0),
+            more_applied: Condvar::new(),
+        }))
+    }
+
+    /// The table, for as long as the guard lives.
+    pub fn lock(&self) -> MutexGuard<'_, ProcessTable> {
+        self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that the events of this batch, and of all before it, are in the table.
+    pub fn set_applied(&self, number: u64) {
+        *self.0.applied.lock().unwrap_or_else(PoisonError::into_inner) = number;
+        self.0.more_applied.notify_all();
+    }
+
+    /// Waits until the events of a batch are in the table, at most so long. Says whether they are.
+    #[must_use]
+    pub fn wait_applied(&self, number: u64, at_most: Duration) -> bool {
+        let applied = self.0.applied.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.0.more_applied.wait_timeout_while(applied, at_most, |applied| *applied < number);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+}
 
 /// Why something about a process or a cgroup could not be found out.
 #[derive(Debug, thiserror::Error)]

@@ -36,6 +36,11 @@ impl ProcDir {
         }
     }
 
+    /// Opens our own directory.
+    pub(super) fn own() -> Result<Self, ProcsError> {
+        Self::open(Pid(std::process::id()))
+    }
+
     /// Opens the directory of exactly this process.
     pub(super) fn open_exact(id: ProcessId) -> Result<Self, ProcsError> {
         let dir = Self::open(id.pid)?;

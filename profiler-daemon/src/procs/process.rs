@@ -4,7 +4,7 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::model::ProcessId;
+use crate::model::{MonoNs, ProcessId};
 
 use super::files::ObjectFile;
 use super::procdir::ProcDir;
@@ -15,13 +15,18 @@ pub struct Process {
     pub(super) id: ProcessId,
     pub(super) exe: Arc<str>,
     pub(super) cgroup: Arc<str>,
-    /// Executable mappings by address; they do not overlap.
-    pub(super) mappings: Vec<Mapping>,
+    /// What it runs now.
+    pub(super) image: Image,
+    /// What it ran before it called exec, newest last, each with the time at which it ended:
+    /// samples are looked at later than they are taken.
+    pub(super) past: Vec<(MonoNs, Image)>,
     pub(super) maps_known: bool,
+    /// When `/proc` was last read: what happened before is in it.
+    pub(super) read_at: MonoNs,
     pub(super) perf_map: Option<Arc<File>>,
     pub(super) perf_map_looked: Instant,
     /// Device and inode of the executable the mappings were read under.
-    pub(super) image: Option<(u64, u64)>,
+    pub(super) image_file: Option<(u64, u64)>,
     /// None once the process is gone.
     pub(super) dir: Option<ProcDir>,
     pub(super) maps_read: Instant,
@@ -29,6 +34,18 @@ pub struct Process {
     pub(super) reread_after: Duration,
     pub(super) image_checked: Instant,
     pub(super) used: Instant,
+}
+
+/// Most earlier images that are remembered.
+const MAX_PAST: usize = 3;
+
+/// The code of one program, from exec to exec.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Image {
+    /// Since when.
+    pub(super) since: MonoNs,
+    /// Executable mappings by address; they do not overlap.
+    pub(super) mappings: Vec<Mapping>,
 }
 
 /// A range of executable memory.
@@ -100,18 +117,140 @@ impl Process {
         self.perf_map.as_ref()
     }
 
-    /// The mapping that holds an address, as of when the maps were last read.
+    /// The mapping that held an address at some time, as far as is known.
     #[must_use]
-    pub fn find(&self, address: u64) -> Option<&Mapping> {
+    pub fn find(&self, address: u64, at: MonoNs) -> Option<&Mapping> {
+        self.image_at(at).find(address)
+    }
+
+    /// Its executable mappings now, by address.
+    #[must_use]
+    pub fn mappings(&self) -> &[Mapping] {
+        &self.image.mappings
+    }
+
+    /// Whether it has become another program since.
+    pub(super) fn is_past(&self, at: MonoNs) -> bool {
+        self.past.last().is_some_and(|&(until, _)| at < until)
+    }
+
+    /// What it ran at some time.
+    fn image_at(&self, at: MonoNs) -> &Image {
+        let index = self.past.partition_point(|&(until, _)| until <= at);
+        self.past.get(index).map_or(&self.image, |(_, image)| image)
+    }
+
+    /// It becomes another program, of which nothing is mapped yet.
+    pub(super) fn begin_image(&mut self, at: MonoNs) {
+        let ended = std::mem::replace(&mut self.image, Image { since: at, mappings: Vec::new() });
+        self.past.push((at, ended));
+        if self.past.len() > MAX_PAST {
+            self.past.remove(0);
+        }
+        self.perf_map = None;
+        self.image_file = None;
+    }
+}
+
+impl Image {
+    fn find(&self, address: u64) -> Option<&Mapping> {
         let after = self.mappings.partition_point(|mapping| mapping.start <= address);
         self.mappings.get(after.checked_sub(1)?).filter(|mapping| address < mapping.end)
     }
+
+    /// Adds a mapping; what lay in its place is gone.
+    pub(super) fn insert(&mut self, new: Mapping) {
+        if new.start >= new.end {
+            return;
+        }
+        let first = self.mappings.partition_point(|mapping| mapping.end <= new.start);
+        let last = self.mappings.partition_point(|mapping| mapping.start < new.end);
+        let mut placed = Vec::with_capacity(3);
+        let covered = self.mappings.get(first..last).unwrap_or_default();
+        if let Some(left) = covered.first().filter(|left| left.start < new.start) {
+            placed.push(Mapping { end: new.start, ..left.clone() });
+        }
+        let right = covered.last().filter(|right| right.end > new.end).map(|right| Mapping {
+            start: new.end,
+            offset: right.offset_of(new.end),
+            ..right.clone()
+        });
+        placed.push(new);
+        placed.extend(right);
+        self.mappings.splice(first..last.max(first), placed);
+        // Run-time compilers map many small neighbours; one entry serves.
+        let from = first.saturating_sub(1);
+        let mut at = from;
+        while at + 1 < self.mappings.len() && at <= first + 3 {
+            let [left, right] = &self.mappings[at..=at + 1] else { break };
+            let joins = left.end == right.start
+                && matches!((&left.kind, &right.kind), (MappingKind::Anonymous, MappingKind::Anonymous));
+            if joins {
+                self.mappings[at].end = self.mappings[at + 1].end;
+                self.mappings.remove(at + 1);
+            } else {
+                at += 1;
+            }
+        }
+    }
 }
+
+/// A range of executable memory.
 
 impl Mapping {
     /// Offset in the file of an address in this mapping.
     #[must_use]
     pub fn offset_of(&self, address: u64) -> u64 {
         address.wrapping_sub(self.start).wrapping_add(self.offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mapping(start: u64, end: u64, name: &str) -> Mapping {
+        let kind = if name.is_empty() { MappingKind::Anonymous } else { MappingKind::Special(name.into()) };
+        Mapping { start, end, offset: 0, kind }
+    }
+
+    fn image(mappings: &[(u64, u64, &str)]) -> Vec<(u64, u64, u64)> {
+        let mut image = Image::default();
+        for (start, end, name) in mappings {
+            image.insert(mapping(*start, *end, name));
+        }
+        image.mappings.iter().map(|mapping| (mapping.start, mapping.end, mapping.offset)).collect()
+    }
+
+    #[test]
+    fn a_new_mapping_takes_the_place_of_what_it_covers() {
+        assert_eq!(
+            image(&[(10, 20, "a"), (30, 40, "b"), (20, 30, "c")]),
+            [(10, 20, 0), (20, 30, 0), (30, 40, 0)]
+        );
+        assert_eq!(image(&[(10, 40, "a"), (20, 30, "b")]), [(10, 20, 0), (20, 30, 0), (30, 40, 20)]);
+        assert_eq!(
+            image(&[(10, 20, "a"), (20, 30, "b"), (15, 25, "c")]),
+            [(10, 15, 0), (15, 25, 0), (25, 30, 5)]
+        );
+        assert_eq!(image(&[(10, 20, "a"), (0, 50, "b")]), [(0, 50, 0)]);
+        assert_eq!(image(&[(10, 20, ""), (20, 30, ""), (40, 50, "")]), [(10, 30, 0), (40, 50, 0)]);
+        assert_eq!(image(&[(10, 10, "a")]), []);
+    }
+
+    #[test]
+    fn samples_from_before_an_exec_find_what_ran_then() {
+        let mut process = Process::new(ProcessId::default(), Instant::now());
+        process.image.insert(mapping(10, 20, "old"));
+        process.begin_image(MonoNs(100));
+        process.image.insert(mapping(15, 25, "new"));
+        let name = |address, at| match process.find(address, MonoNs(at)).map(|mapping| &mapping.kind) {
+            Some(MappingKind::Special(name)) => Some(name.to_string()),
+            _ => None,
+        };
+        assert_eq!(name(16, 99).as_deref(), Some("old"));
+        assert_eq!(name(16, 100).as_deref(), Some("new"));
+        assert_eq!(name(12, 100), None);
+        assert!(process.is_past(MonoNs(99)) && !process.is_past(MonoNs(100)));
     }
 }

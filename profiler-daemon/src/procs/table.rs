@@ -5,15 +5,15 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use rustix::fs;
 
-use crate::model::ProcessId;
+use crate::model::{FileKey, MonoNs, Pid, ProcessId};
 
 use super::files::{FileTable, ObjectFile};
 use super::maps::{self, MapsLine};
 use super::procdir::{ProcDir, SMALL, status_value};
-use super::process::{Mapping, MappingKind, Process};
+use super::process::{Image, Mapping, MappingKind, Process};
 use super::{ProcsError, cgroup};
 
 /// Bytes of `/proc/PID/maps` that are read at most: about 160 000 mappings.
@@ -52,6 +52,10 @@ impl Default for Options {
 pub struct ProcessTable {
     options: Options,
     processes: FxHashMap<ProcessId, Process>,
+    /// The newest process with each pid.
+    pids: FxHashMap<Pid, ProcessId>,
+    /// Processes whose code has changed since anybody asked.
+    changed: FxHashSet<ProcessId>,
     files: FileTable,
     mappings: usize,
     swept: Instant,
@@ -66,6 +70,8 @@ impl ProcessTable {
         Self {
             options,
             processes: FxHashMap::default(),
+            pids: FxHashMap::default(),
+            changed: FxHashSet::default(),
             files: FileTable::new(options.max_files),
             mappings: 0,
             swept: Instant::now(),
@@ -79,9 +85,7 @@ impl ProcessTable {
         let now = Instant::now();
         self.sweep(now);
         if !self.processes.contains_key(&id) {
-            self.make_room(id);
-            let process = Process::new(id, now);
-            self.processes.insert(id, process);
+            self.add(Process::new(id, now));
             self.read(id, now);
         }
         let due = self.processes.get(&id).is_some_and(|process| {
@@ -101,16 +105,16 @@ impl ProcessTable {
         let Some(process) = self.processes.get_mut(&id) else { return };
         process.image_checked = now;
         let image = process.dir.as_ref().and_then(|dir| dir.stat("exe"));
-        if image.is_some() && image != process.image {
+        if image.is_some() && image != process.image_file {
             self.read(id, now);
         }
     }
 
-    /// The mapping of an observed process that holds an address. Where none does, the maps are
-    /// read again, at most every 200 ms for a process that keeps missing.
-    pub fn lookup(&mut self, id: ProcessId, address: u64) -> Option<&Mapping> {
+    /// The mapping of an observed process that held an address at some time. Where none did, the
+    /// maps are read again, at most every 200 ms for a process that keeps missing.
+    pub fn lookup(&mut self, id: ProcessId, address: u64, at: MonoNs) -> Option<&Mapping> {
         let process = self.processes.get_mut(&id)?;
-        if process.find(address).is_none() && process.dir.is_some() {
+        if process.find(address, at).is_none() && process.dir.is_some() && !process.is_past(at) {
             let now = Instant::now();
             let since = now.duration_since(process.maps_read);
             if since >= process.reread_after {
@@ -119,7 +123,18 @@ impl ProcessTable {
                 self.read(id, now);
             }
         }
-        self.processes.get(&id)?.find(address)
+        self.processes.get(&id)?.find(address, at)
+    }
+
+    /// The processes whose code has changed since the last call.
+    pub fn take_changed(&mut self) -> Vec<ProcessId> {
+        self.changed.drain().collect()
+    }
+
+    /// A process that is in the table.
+    #[must_use]
+    pub fn get(&self, id: ProcessId) -> Option<&Process> {
+        self.processes.get(&id)
     }
 
     /// The perf map of an observed process. Looked for again until there is one.
@@ -161,10 +176,50 @@ impl ProcessTable {
         std::mem::take(&mut self.refused)
     }
 
+    pub(super) fn get_mut(&mut self, id: ProcessId) -> Option<&mut Process> {
+        self.processes.get_mut(&id)
+    }
+
+    pub(super) fn by_pid(&self, pid: Pid) -> Option<ProcessId> {
+        self.pids.get(&pid).copied()
+    }
+
+    pub(super) fn note_change(&mut self, id: ProcessId) {
+        self.changed.insert(id);
+    }
+
+    pub(super) fn count_mappings(&mut self, before: usize, after: usize) {
+        self.mappings = (self.mappings + after).saturating_sub(before);
+    }
+
+    /// Adds a process; the newest one with a pid is the one that has it.
+    pub(super) fn add(&mut self, process: Process) {
+        let id = process.id;
+        self.make_room(id);
+        let newest = self.pids.entry(id.pid).or_insert(id);
+        if newest.start_ticks <= id.start_ticks {
+            *newest = id;
+        }
+        self.mappings += process.image.mappings.len();
+        self.processes.insert(id, process);
+    }
+
+    /// A file that is held open, by what the kernel says of it.
+    pub(super) fn known_file(&mut self, key: &FileKey) -> Option<Arc<ObjectFile>> {
+        self.files.find(key, Instant::now())
+    }
+
+    pub(super) fn keep_file(&mut self, fd: std::os::fd::OwnedFd, path: &Arc<str>) -> Option<Arc<ObjectFile>> {
+        let file = self.files.keep(fd, path, Instant::now());
+        self.refused += u64::from(file.is_none());
+        file
+    }
+
     /// Reads all there is to know about a process. One that is gone keeps what was known.
     fn read(&mut self, id: ProcessId, now: Instant) {
         let Some(mut process) = self.processes.remove(&id) else { return };
-        let before = process.mappings.len();
+        let before = process.image.mappings.len();
+        process.read_at = mono_now();
         process.maps_read = now;
         process.image_checked = now;
         if process.dir.is_none() {
@@ -179,7 +234,7 @@ impl ProcessTable {
         };
         match (read, &process.dir) {
             (Ok(mappings), Some(dir)) => {
-                process.image = dir.stat("exe");
+                process.image_file = dir.stat("exe");
                 let exe = dir.read_link("exe").map_or_else(|_| "".into(), |path| text(&path));
                 let cgroup = cgroup::path_of(dir).map_or_else(|_| "".into(), Arc::<str>::from);
                 // Equal text keeps its allocation, so that labels made from it stay the same.
@@ -190,8 +245,9 @@ impl ProcessTable {
                     process.cgroup = cgroup;
                 }
                 let generates = mappings.iter().any(Mapping::may_be_generated);
-                process.mappings = mappings;
+                process.image.mappings = mappings;
                 process.maps_known = true;
+                self.changed.insert(id);
                 if generates && process.perf_map.is_none() {
                     process.perf_map_looked = now;
                     process.perf_map = open_perf_map(dir);
@@ -201,7 +257,7 @@ impl ProcessTable {
             (Err(ProcsError::NoSuchProcess { .. }), _) => process.dir = None,
             _ => {}
         }
-        self.mappings = (self.mappings + process.mappings.len()).saturating_sub(before);
+        self.mappings = (self.mappings + process.image.mappings.len()).saturating_sub(before);
         self.processes.insert(id, process);
     }
 
@@ -254,7 +310,8 @@ impl ProcessTable {
         if now.duration_since(self.swept) >= SWEEP_EVERY {
             self.swept = now;
             self.processes.retain(|_, process| now.duration_since(process.used) < FORGET_AFTER);
-            self.mappings = self.processes.values().map(|process| process.mappings.len()).sum();
+            self.pids.retain(|_, id| self.processes.contains_key(id));
+            self.mappings = self.processes.values().map(|process| process.image.mappings.len()).sum();
             self.files.drop_unused(FORGET_AFTER, now);
         }
     }
@@ -271,7 +328,8 @@ impl ProcessTable {
         ages.sort_unstable_by_key(|&(used, _)| used);
         for (_, id) in ages.iter().take(ages.len() / 8 + 1).filter(|&&(_, id)| id != newcomer) {
             if let Some(process) = self.processes.remove(id) {
-                self.mappings = self.mappings.saturating_sub(process.mappings.len());
+                self.mappings = self.mappings.saturating_sub(process.image.mappings.len());
+                self.pids.remove(&id.pid);
             }
         }
         self.files.drop_unused(Duration::ZERO, Instant::now());
@@ -279,16 +337,18 @@ impl ProcessTable {
 }
 
 impl Process {
-    fn new(id: ProcessId, now: Instant) -> Self {
+    pub(super) fn new(id: ProcessId, now: Instant) -> Self {
         Self {
             id,
             exe: "".into(),
             cgroup: "".into(),
-            mappings: Vec::new(),
+            image: Image::default(),
+            past: Vec::new(),
             maps_known: false,
+            read_at: MonoNs::default(),
             perf_map: None,
             perf_map_looked: now,
-            image: None,
+            image_file: None,
             dir: None,
             maps_read: now,
             reread_after: *REREAD_AFTER.start(),
@@ -318,11 +378,15 @@ fn open_mapped(dir: &ProcDir, line: &MapsLine<'_>) -> Option<std::os::fd::OwnedF
 }
 
 fn is_same_file(fd: &std::os::fd::OwnedFd, line: &MapsLine<'_>) -> bool {
+    is_same_inode(fd, line.device, line.inode)
+}
+
+pub(super) fn is_same_inode(fd: &std::os::fd::OwnedFd, device: (u32, u32), inode: u64) -> bool {
     // Overlay file systems and btrfs show another (anonymous, major 0) device in `maps` than in
     // `stat`; the inode number then has to do.
     fs::fstat(fd).is_ok_and(|stat| {
-        let device = (fs::major(stat.st_dev), fs::minor(stat.st_dev));
-        stat.st_ino == line.inode && (device == line.device || device.0 == 0 || line.device.0 == 0)
+        let own = (fs::major(stat.st_dev), fs::minor(stat.st_dev));
+        stat.st_ino == inode && (own == device || own.0 == 0 || device.0 == 0)
     })
 }
 
@@ -337,6 +401,12 @@ fn open_perf_map(dir: &ProcDir) -> Option<Arc<File>> {
     (owner == user || owner == 0).then(|| Arc::new(File::from(fd)))
 }
 
+/// Now on the kernel's clock.
+fn mono_now() -> MonoNs {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    MonoNs((now.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(now.tv_nsec as u64))
+}
+
 fn is_kernel_thread(dir: &ProcDir) -> bool {
     // PF_KTHREAD, include/linux/sched.h, in field 9 of `stat`.
     let stat = dir.read("stat", SMALL).unwrap_or_default();
@@ -349,7 +419,7 @@ fn is_kernel_thread(dir: &ProcDir) -> bool {
     flags.is_some_and(|flags| flags & 0x20_0000 != 0)
 }
 
-fn text(bytes: &[u8]) -> Arc<str> {
+pub(super) fn text(bytes: &[u8]) -> Arc<str> {
     String::from_utf8_lossy(bytes).into()
 }
 

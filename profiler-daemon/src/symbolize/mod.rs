@@ -11,17 +11,20 @@ mod labels;
 mod perf_map;
 mod resolver;
 mod user;
-mod vdso;
 
 pub use resolver::Resolver;
 
 use std::path::PathBuf;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::mpsc::{Receiver, Sender};
 
 use crate::model::{Batch, KindLoss, Measure, RawBatch};
-use crate::procs;
+use crate::procs::SharedTable;
+
+/// How long samples wait for the process events that came before them.
+const MAX_WAIT: Duration = Duration::from_millis(500);
 
 /// Bounds and places.
 #[derive(Clone, Debug)]
@@ -38,8 +41,6 @@ pub struct Options {
     pub debug_dirs: Vec<PathBuf>,
     /// Show functions that were inlined.
     pub inlined: bool,
-    /// Bounds of the process table.
-    pub procs: procs::Options,
 }
 
 impl Default for Options {
@@ -50,7 +51,6 @@ impl Default for Options {
             max_debug_info_bytes: 512 << 20,
             debug_dirs: vec!["/usr/lib/debug".into()],
             inlined: true,
-            procs: procs::Options::default(),
         }
     }
 }
@@ -80,12 +80,13 @@ impl Symbolizer {
     /// The operating system refused a thread.
     pub fn spawn(
         options: Options,
+        procs: SharedTable,
         input: Receiver<RawBatch>,
         output: Sender<Batch>,
     ) -> Result<Self, SymbolizeError> {
         let thread = std::thread::Builder::new()
             .name("symbolize".to_owned())
-            .spawn(move || run(options, input, &output))?;
+            .spawn(move || run(options, procs, input, &output))?;
         Ok(Self { thread })
     }
 
@@ -98,9 +99,13 @@ impl Symbolizer {
     }
 }
 
-fn run(options: Options, mut input: Receiver<RawBatch>, output: &Sender<Batch>) {
-    let mut resolver = Resolver::new(options);
+fn run(options: Options, procs: SharedTable, mut input: Receiver<RawBatch>, output: &Sender<Batch>) {
+    let mut resolver = Resolver::new(options, procs.clone());
     while let Some(batch) = input.blocking_recv() {
+        // What a process mapped before its sample must be known by now: it may be gone already.
+        if !procs.wait_applied(batch.events_before, MAX_WAIT) {
+            tracing::debug!("process events lag behind the samples");
+        }
         if output.blocking_send(symbolize(&mut resolver, batch)).is_err() {
             break;
         }

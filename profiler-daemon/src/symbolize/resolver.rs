@@ -11,6 +11,7 @@ use super::intern::Interner;
 use super::kernel::KernelSymbols;
 use super::labels::LabelCache;
 use super::user::UserSymbols;
+use crate::procs::SharedTable;
 
 /// Addresses and ids to frames and labels, with everything that is remembered on the way.
 pub struct Resolver {
@@ -25,12 +26,12 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// A resolver that knows nothing yet.
+    /// A resolver that knows no symbols yet.
     #[must_use]
-    pub fn new(options: Options) -> Self {
+    pub fn new(options: Options, procs: SharedTable) -> Self {
         let cache_entries = options.cache_entries.max(1);
         Self {
-            user: UserSymbols::new(options),
+            user: UserSymbols::new(options, procs),
             kernel: KernelSymbols::default(),
             kernel_frames: Cache::new(cache_entries),
             kernel_modules: Vec::new(),
@@ -46,8 +47,8 @@ impl Resolver {
     pub fn resolve(&mut self, sample: &RawSample) -> Sample {
         // A thread name that is new to a process is what an exec looks like from here.
         let maybe_exec = !self.labels.knows(sample.process, sample.comm);
-        let process = self.user.observe(sample.process, maybe_exec);
-        let labels = self.labels.labels(process, sample.comm);
+        let labels =
+            self.user.observe(sample.process, maybe_exec, |process| self.labels.labels(process, sample.comm));
 
         let mut frames = Vec::with_capacity(sample.kernel.len() + sample.user.len());
         for (depth, &address) in sample.kernel.iter().enumerate() {
@@ -63,11 +64,13 @@ impl Resolver {
             let address = lookup_address(depth, address);
             // A walk along frame pointers through code that keeps none reads whatever the register
             // held. An address where no code is says so: what lies beyond it would be invented.
-            if depth > 0 && self.user.is_no_code(sample.process, address) {
+            let guessed = flags.guessed && depth > 0;
+            if guessed && self.user.is_no_code(sample.process, address, sample.time) {
                 flags.walk = WalkEnd::Stopped(StopReason::NoCode);
                 break;
             }
-            self.user.frames(sample.process, comm, address, &mut self.interner, &mut frames);
+            let at = (sample.process, address, sample.time);
+            self.user.frames(at, comm, &mut self.interner, &mut frames);
         }
         if !sample.user.is_empty() {
             self.user.count(sample.process, &mut self.loss);

@@ -6,15 +6,14 @@ use std::sync::Arc;
 use quick_cache::unsync::Cache;
 use rustc_hash::FxHashMap;
 
-use crate::model::{Frame, FrameKind, Loss, Module, ProcessId, SourceLine, Stage};
-use crate::procs::{Mapping, MappingKind, ObjectFile, Process, ProcessTable};
+use crate::model::{Frame, FrameKind, Loss, Module, MonoNs, ProcessId, SourceLine, Stage};
+use crate::procs::{Mapping, MappingKind, ObjectFile, Process, SharedTable, vdso};
 
 use super::Options;
 use super::demangle::demangle;
 use super::elf::{ElfOptions, ElfSymbols, Found};
 use super::intern::Interner;
 use super::perf_map::PerfMap;
-use super::vdso;
 
 /// What all perf maps together may take, in bytes.
 const PERF_MAP_BYTES: usize = 128 << 20;
@@ -30,7 +29,7 @@ const PERF_MAP_CUT: &str = "perf map over its limit";
 
 /// Everything that is known of user space.
 pub(super) struct UserSymbols {
-    procs: ProcessTable,
+    procs: SharedTable,
     elf: ElfSymbols,
     /// Frames by file and address in it, leaf first.
     frames: Cache<(u64, u64), Arc<[Arc<Frame>]>>,
@@ -41,9 +40,8 @@ pub(super) struct UserSymbols {
 }
 
 impl UserSymbols {
-    pub(super) fn new(options: Options) -> Self {
-        let mut procs = ProcessTable::new(options.procs);
-        let vdso = vdso::copy().and_then(|(fd, size)| Some((procs.adopt(fd, &"[vdso]".into())?, size)));
+    pub(super) fn new(options: Options, procs: SharedTable) -> Self {
+        let vdso = vdso().and_then(|(fd, size)| Some((procs.lock().adopt(fd, &"[vdso]".into())?, size)));
         Self {
             procs,
             elf: ElfSymbols::new(ElfOptions {
@@ -61,39 +59,48 @@ impl UserSymbols {
     }
 
     /// The process, its maps read if they never were, or if it may have called exec since.
-    pub(super) fn observe(&mut self, id: ProcessId, maybe_exec: bool) -> &mut Process {
+    pub(super) fn observe<T>(
+        &mut self,
+        id: ProcessId,
+        maybe_exec: bool,
+        look: impl FnOnce(&mut Process) -> T,
+    ) -> T {
         self.elf.sweep();
+        let mut procs = self.procs.lock();
         if maybe_exec {
-            self.procs.recheck(id);
+            procs.recheck(id);
         }
-        self.procs.observe(id)
+        look(procs.observe(id))
     }
 
     /// Counts what was lost with a sample of this process.
     pub(super) fn count(&mut self, id: ProcessId, loss: &mut Loss) {
-        let process = self.procs.observe(id);
+        let mut procs = self.procs.lock();
+        let process = procs.observe(id);
         if !process.maps_known() {
             loss.add(Stage::Symbolize, if process.is_gone() { GONE } else { NOT_READABLE }, 1);
         }
-        loss.add(Stage::Symbolize, REFUSED, self.procs.take_refused());
+        loss.add(Stage::Symbolize, REFUSED, procs.take_refused());
+        drop(procs);
         loss.merge(&std::mem::take(&mut self.loss));
     }
 
     /// Whether the process's maps are known and no code is mapped at this address.
-    pub(super) fn is_no_code(&mut self, id: ProcessId, address: u64) -> bool {
-        self.procs.lookup(id, address).is_none() && self.procs.observe(id).maps_known()
+    pub(super) fn is_no_code(&mut self, id: ProcessId, address: u64, at: MonoNs) -> bool {
+        let mut procs = self.procs.lock();
+        procs.lookup(id, address, at).is_none() && procs.observe(id).maps_known()
     }
 
-    /// Appends the frames at an address of an observed process, innermost first.
+    /// Appends the frames at an address of an observed process at some time, innermost first.
     pub(super) fn frames(
         &mut self,
-        id: ProcessId,
+        (id, address, time): (ProcessId, u64, MonoNs),
         comm: &str,
-        address: u64,
         interner: &mut Interner,
         out: &mut Vec<Arc<Frame>>,
     ) {
-        let Some(mapping) = self.procs.lookup(id, address).cloned() else {
+        let mapping = self.procs.lock().lookup(id, address, time).cloned();
+        let Some(mapping) = mapping else {
             // Nothing is mapped there any more, or nothing is known of the process.
             out.push(interner.intern(unnamed(comm, address, None)));
             return;
@@ -185,9 +192,9 @@ impl UserSymbols {
     }
 
     fn generated(&mut self, id: ProcessId, address: u64, interner: &mut Interner) -> Option<Arc<Frame>> {
-        let file = self.procs.perf_map(id)?;
+        let file = self.procs.lock().perf_map(id)?;
         if !self.perf_maps.contains_key(&id) {
-            let procs = &self.procs;
+            let procs = self.procs.lock();
             self.perf_maps.retain(|&id, _| procs.contains(id));
             if self.perf_maps.len() >= PERF_MAPS {
                 self.perf_maps.clear();

@@ -11,7 +11,7 @@ use crate::task::{self, Task};
 
 /// `sched_process_fork(struct task_struct *parent, struct task_struct *child)`
 #[inline(always)]
-pub fn follow(ctx: &BtfTracePointContext) {
+pub fn fork(ctx: &BtfTracePointContext) {
     let (parent, child): (Task, Task) = (ctx.arg(0), ctx.arg(1));
     let (parent_tgid, child_tgid) = (task::tgid(parent), task::tgid(child));
     if parent_tgid == child_tgid {

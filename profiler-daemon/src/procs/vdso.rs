@@ -12,7 +12,7 @@ const MAX_BYTES: u64 = 1 << 20;
 
 /// Our own vDSO in an anonymous file, and its size in memory. All processes of one bitness share
 /// one vDSO image; a mapping of another size is another image. `None` where there is no vDSO.
-pub(super) fn copy() -> Option<(OwnedFd, u64)> {
+pub fn vdso() -> Option<(OwnedFd, u64)> {
     let mut maps = String::new();
     File::open("/proc/self/maps").ok()?.take(16 << 20).read_to_string(&mut maps).ok()?;
     let line = maps.lines().find(|line| line.ends_with("[vdso]"))?;
@@ -33,7 +33,7 @@ mod tests {
 
     #[test]
     fn the_copy_is_an_elf_file() {
-        let (fd, size) = copy().unwrap();
+        let (fd, size) = vdso().unwrap();
         let file = File::from(fd);
         let mut magic = [0; 4];
         file.read_exact_at(&mut magic, 0).unwrap();

@@ -1,0 +1,435 @@
+//! The thread that keeps the kernel's unwinding tables in step with what processes map.
+//!
+//! It applies the events to the process table, has tables built for files that are new, and
+//! publishes each process's mappings. It never waits for the symbolizer, so that tables are there
+//! while debug information is still being read.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use profiler_common::unwind::Mapping as TableMapping;
+use rustc_hash::{FxHashMap, FxHashSet};
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
+
+use super::error::AgentError;
+use crate::kernel::{InstalledTable, NoRoom, TableStats, Tables, Watched};
+use crate::model::ProcessId;
+use crate::procs::{self, Mapping, MappingKind, ObjectFile, SharedTable};
+use crate::unwind::{self, Table, UnwindError, Workers};
+
+/// Batches of events that may wait. With one every 50 ms there is never more than a few.
+const BATCHES: usize = 256;
+/// How often what processes map is looked at when nothing happens: the symbolizer finds out things too.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often `/proc` is compared with what is known: events can be lost.
+const RECONCILE_EVERY: Duration = Duration::from_secs(10);
+/// How often unused room is made usable again.
+const COLLECT_EVERY: Duration = Duration::from_secs(2);
+/// Tables of files that nobody has mapped for this long are dropped; the cache on disk brings them back.
+const UNUSED_AFTER: Duration = Duration::from_secs(600);
+/// Key of the vDSO's table; no file has this serial.
+const VDSO: u64 = 0;
+
+/// What goes into the thread.
+enum Message {
+    Watched { watched: Watched, number: u64 },
+    Built { file: u64, result: Result<Arc<Table>, UnwindError> },
+    Stop,
+}
+
+/// What the thread knows of itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Snapshot {
+    pub(super) tables: TableStats,
+    /// Files whose table is being built.
+    pub(super) building: u64,
+    /// Files that have no usable unwinding information.
+    pub(super) without: u64,
+    /// Processes or files for which there was no room.
+    pub(super) no_room: u64,
+}
+
+/// The running thread.
+pub(super) struct Unwinding {
+    sender: SyncSender<Message>,
+    thread: JoinHandle<()>,
+    snapshot: Arc<Mutex<Snapshot>>,
+    ready: watch::Receiver<bool>,
+}
+
+/// Tells the thread what happened to processes.
+#[derive(Clone)]
+pub(super) struct Events {
+    sender: SyncSender<Message>,
+    /// Batches sent so far.
+    sent: u64,
+    /// Events that found no room.
+    unsent: u64,
+}
+
+impl Events {
+    /// Passes events on, in the order of time.
+    pub(super) fn send(&mut self, mut watched: Watched) {
+        watched.lost += std::mem::take(&mut self.unsent);
+        let lost = watched.lost + watched.events.len() as u64;
+        let number = self.sent + 1;
+        match self.sender.try_send(Message::Watched { watched, number }) {
+            Ok(()) => self.sent = number,
+            // They are found in /proc: the next batch says that some are missing.
+            Err(_) => self.unsent = lost,
+        }
+    }
+
+    /// Number of the last batch that was sent, see [`SharedTable::applied`].
+    pub(super) fn last(&self) -> u64 {
+        self.sent
+    }
+}
+
+impl Unwinding {
+    /// Starts the thread; it begins with all processes there are.
+    pub(super) fn start(
+        procs: SharedTable,
+        tables: Tables,
+        options: unwind::WorkerOptions,
+    ) -> Result<(Self, Events), AgentError> {
+        let failed = |source| AgentError::System { doing: "start the unwinding thread", source };
+        let (sender, receiver) = sync_channel(BATCHES);
+        let built = sender.clone();
+        let workers = Workers::start(options, move |file, result| {
+            // The thread has ended: nobody needs the table any more.
+            let _ended = built.send(Message::Built { file, result });
+        })
+        .map_err(failed)?;
+        let snapshot = Arc::new(Mutex::new(Snapshot::default()));
+        let (ready_sender, ready) = watch::channel(false);
+        let state = State {
+            procs,
+            tables,
+            workers,
+            files: FxHashMap::default(),
+            processes: FxHashMap::default(),
+            snapshot: Arc::clone(&snapshot),
+            no_room: 0,
+            warned: false,
+        };
+        let thread = std::thread::Builder::new()
+            .name("unwinding".to_owned())
+            .spawn(move || state.run(&receiver, &ready_sender))
+            .map_err(failed)?;
+        let events = Events { sender: sender.clone(), sent: 0, unsent: 0 };
+        Ok((Self { sender, thread, snapshot, ready }, events))
+    }
+
+    /// What the thread last knew of itself.
+    pub(super) fn snapshot(&self) -> Arc<Mutex<Snapshot>> {
+        Arc::clone(&self.snapshot)
+    }
+
+    /// Waits until the processes that ran at the start can be unwound, but not for long.
+    pub(super) fn ready(&self) -> impl Future<Output = ()> + Send + use<> {
+        const AT_MOST: Duration = Duration::from_secs(10);
+        let mut ready = self.ready.clone();
+        async move {
+            if tokio::time::timeout(AT_MOST, ready.wait_for(|ready| *ready)).await.is_err() {
+                info!("some unwinding tables are still being built: stacks may be incomplete at first");
+            }
+        }
+    }
+
+    /// Ends the thread. Blocks.
+    pub(super) fn stop(self) {
+        let _ended = self.sender.send(Message::Stop);
+        if self.thread.join().is_err() {
+            warn!("the unwinding thread panicked");
+        }
+    }
+}
+
+struct State {
+    procs: SharedTable,
+    tables: Tables,
+    workers: Workers,
+    /// Tables by the file's serial.
+    files: FxHashMap<u64, File>,
+    /// Files that each published process maps.
+    processes: FxHashMap<ProcessId, Vec<u64>>,
+    snapshot: Arc<Mutex<Snapshot>>,
+    no_room: u64,
+    warned: bool,
+}
+
+struct File {
+    /// Keeps the file's serial: a file that is dropped and opened again gets another one.
+    _file: Option<Arc<ObjectFile>>,
+    state: FileState,
+    users: FxHashSet<ProcessId>,
+    unused_since: Option<Instant>,
+}
+
+enum FileState {
+    Building,
+    Ready {
+        table: InstalledTable,
+        base: u64,
+    },
+    /// No usable unwinding information.
+    Without,
+}
+
+impl State {
+    fn run(mut self, receiver: &Receiver<Message>, ready: &watch::Sender<bool>) {
+        let started = Instant::now();
+        let (mut reconciled, mut collected) = (started, started);
+        self.reconcile();
+        loop {
+            match receiver.recv_timeout(LOOK_EVERY) {
+                Ok(Message::Watched { watched, number }) => {
+                    self.apply(&watched);
+                    self.procs.set_applied(number);
+                    if watched.lost > 0 {
+                        warn!(lost = watched.lost, "events of processes were lost: comparing with /proc");
+                        self.reconcile();
+                    }
+                }
+                Ok(Message::Built { file, result }) => self.built(file, result),
+                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            self.publish_changed();
+            if reconciled.elapsed() >= RECONCILE_EVERY {
+                reconciled = Instant::now();
+                self.reconcile();
+            }
+            if collected.elapsed() >= COLLECT_EVERY {
+                collected = Instant::now();
+                self.drop_unused(UNUSED_AFTER);
+                self.tables.collect();
+            }
+            self.report(started, ready);
+        }
+    }
+
+    fn apply(&mut self, watched: &Watched) {
+        for event in &watched.events {
+            self.procs.lock().apply(event);
+        }
+    }
+
+    /// Finds processes that no event told of, and forgets those that are gone.
+    fn reconcile(&mut self) {
+        let there = match procs::all() {
+            Ok(there) => there,
+            Err(error) => {
+                warn!(%error, "cannot list the processes");
+                return;
+            }
+        };
+        for id in &there {
+            if !self.processes.contains_key(id) {
+                // For one process at a time: others ask meanwhile.
+                self.procs.lock().observe(*id);
+            }
+        }
+        let there: FxHashSet<ProcessId> = there.into_iter().collect();
+        let gone: Vec<ProcessId> = self.processes.keys().filter(|id| !there.contains(id)).copied().collect();
+        for id in gone {
+            self.forget(id);
+        }
+        self.publish_changed();
+    }
+
+    fn publish_changed(&mut self) {
+        let changed = self.procs.lock().take_changed();
+        for id in changed {
+            self.publish(id);
+        }
+    }
+
+    /// Publishes what a process maps, with the tables that are there.
+    fn publish(&mut self, id: ProcessId) {
+        let mappings = {
+            let procs = self.procs.lock();
+            match procs.get(id).filter(|process| process.maps_known() && !process.is_gone()) {
+                Some(process) => process.mappings().to_vec(),
+                None => Vec::new(),
+            }
+        };
+        if mappings.is_empty() {
+            // Gone, a kernel thread, or about to map its new program.
+            return self.forget(id);
+        }
+        let mut files = Vec::new();
+        let published: Vec<TableMapping> =
+            mappings.iter().map(|mapping| self.table_mapping(mapping, &mut files)).collect();
+        files.sort_unstable();
+        files.dedup();
+        self.set_files(id, files);
+        if let Err(error) = self.tables.publish(id, &published) {
+            self.lack(error);
+        }
+    }
+
+    fn table_mapping(&mut self, mapping: &Mapping, files: &mut Vec<u64>) -> TableMapping {
+        let plain = TableMapping { start: mapping.start, end: mapping.end, ..TableMapping::default() };
+        let generated = TableMapping { first_page: TableMapping::JIT, ..plain };
+        let (key, file, address) = match &mapping.kind {
+            MappingKind::Vdso => (VDSO, None, Some(0)),
+            MappingKind::File { file: Some(file), .. } => {
+                let address = file.elf().and_then(|elf| elf.mapped_address(mapping.offset));
+                (file.serial(), Some(file), address)
+            }
+            _ => return generated,
+        };
+        // What is not code by the file's own account has no table.
+        let Some(address) = address else { return generated };
+        self.request(key, file);
+        files.push(key);
+        match self.files.get(&key).map(|file| &file.state) {
+            Some(FileState::Ready { table, base }) if table.pages > 0 => TableMapping {
+                bias: mapping.start.wrapping_sub(address).wrapping_add(*base),
+                first_page: table.first_page,
+                pages: table.pages,
+                ..plain
+            },
+            Some(FileState::Building) => TableMapping { first_page: TableMapping::NO_TABLE, ..plain },
+            _ => generated,
+        }
+    }
+
+    /// Has a file's table built, unless it was asked for.
+    fn request(&mut self, key: u64, file: Option<&Arc<ObjectFile>>) {
+        if self.files.contains_key(&key) {
+            return;
+        }
+        let state = match file {
+            Some(file) if self.workers.request(Arc::clone(file)) => FileState::Building,
+            // The next publication of the process asks again.
+            Some(_) => return,
+            None => FileState::Building,
+        };
+        let file = File { _file: file.cloned(), state, users: FxHashSet::default(), unused_since: None };
+        self.files.insert(key, file);
+        if key == VDSO {
+            let table = unwind::vdso_table();
+            self.install(VDSO, table.map(Arc::new));
+        }
+    }
+
+    fn built(&mut self, key: u64, result: Result<Arc<Table>, UnwindError>) {
+        self.install(key, result);
+        let users: Vec<ProcessId> =
+            self.files.get(&key).into_iter().flat_map(|file| file.users.iter().copied()).collect();
+        for id in users {
+            self.publish(id);
+        }
+    }
+
+    fn install(&mut self, key: u64, result: Result<Arc<Table>, UnwindError>) {
+        let state = match result {
+            Ok(table) => match self.install_with_room(&table) {
+                Ok(installed) => FileState::Ready { table: installed, base: table.base },
+                Err(error) => {
+                    self.lack(error);
+                    FileState::Without
+                }
+            },
+            Err(error) => {
+                debug!(%error, "no unwinding table");
+                FileState::Without
+            }
+        };
+        if let Some(file) = self.files.get_mut(&key) {
+            file.state = state;
+        }
+    }
+
+    /// Installs a table; where there is no room, those that nobody uses go first.
+    fn install_with_room(&mut self, table: &Table) -> Result<InstalledTable, NoRoom> {
+        let pages: Vec<(u32, u32)> = table.pages.iter().map(|page| (page.first_row, page.rows)).collect();
+        let first = self.tables.install(&pages, &table.rows, &table.rules);
+        if first.is_ok() {
+            return first;
+        }
+        self.drop_unused(Duration::ZERO);
+        self.tables.collect();
+        self.tables.install(&pages, &table.rows, &table.rules)
+    }
+
+    fn drop_unused(&mut self, age: Duration) {
+        let old = |file: &File| file.unused_since.is_some_and(|since| since.elapsed() >= age);
+        let unused: Vec<u64> = self
+            .files
+            .iter()
+            .filter(|(key, file)| **key != VDSO && old(file) && !matches!(file.state, FileState::Building))
+            .map(|(&key, _)| key)
+            .collect();
+        for key in unused {
+            if let Some(File { state: FileState::Ready { table, .. }, .. }) = self.files.remove(&key) {
+                self.tables.remove(table);
+            }
+        }
+    }
+
+    fn forget(&mut self, id: ProcessId) {
+        self.tables.forget(id);
+        self.set_files(id, Vec::new());
+        self.processes.remove(&id);
+    }
+
+    fn set_files(&mut self, id: ProcessId, files: Vec<u64>) {
+        let before = self.processes.insert(id, files).unwrap_or_default();
+        let now = self.processes.get(&id).map(Vec::as_slice).unwrap_or_default();
+        for key in &before {
+            if !now.contains(key)
+                && let Some(file) = self.files.get_mut(key)
+            {
+                file.users.remove(&id);
+                if file.users.is_empty() {
+                    file.unused_since = Some(Instant::now());
+                }
+            }
+        }
+        for key in now {
+            if let Some(file) = self.files.get_mut(key) {
+                file.users.insert(id);
+                file.unused_since = None;
+            }
+        }
+    }
+
+    fn lack(&mut self, error: NoRoom) {
+        self.no_room += 1;
+        if !self.warned {
+            self.warned = true;
+            warn!(%error, "some stacks cannot be unwound completely");
+        }
+    }
+
+    fn report(&mut self, started: Instant, ready: &watch::Sender<bool>) {
+        let count = |wanted: fn(&FileState) -> bool| {
+            self.files.values().filter(|file| wanted(&file.state)).count() as u64
+        };
+        let snapshot = Snapshot {
+            tables: self.tables.stats(),
+            building: count(|state| matches!(state, FileState::Building)),
+            without: count(|state| matches!(state, FileState::Without)),
+            no_room: self.no_room,
+        };
+        if snapshot.building == 0 && !*ready.borrow() {
+            info!(
+                tables = snapshot.tables.tables,
+                rows = snapshot.tables.rows.0,
+                processes = snapshot.tables.processes,
+                took_ms = started.elapsed().as_millis() as u64,
+                "all processes can be unwound"
+            );
+            // Nobody may be waiting.
+            let _unheard = ready.send(true);
+        }
+        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
+    }
+}

@@ -1,0 +1,116 @@
+//! Checking and measuring runs: every walk done a second time, otherwise, and compared.
+
+use core::ptr::null_mut;
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::BPF_F_USER_STACK;
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::helpers::generated::{bpf_get_stack, bpf_loop};
+use aya_ebpf::programs::PerfEventContext;
+use profiler_common::counters::Counter;
+use profiler_common::limits::MAX_USER_FRAMES;
+
+use crate::arch::Registers;
+use crate::emit;
+use crate::maps::{CHECK_SCRATCH, Scratch, kernel};
+use crate::walk::{self, Walk};
+
+/// Walks again without cache and window, and counts whether the result is the same. `slot` tells
+/// kinds of program apart.
+#[inline(always)]
+pub fn check(scratch: *mut Scratch, registers: &Registers, slot: u32) {
+    if kernel!(check_walks) == 0 {
+        return;
+    }
+    let Some(plain) = CHECK_SCRATCH.get_ptr_mut(slot) else { return };
+    // SAFETY: values of this CPU and kind of program.
+    let (first, second) = unsafe { (&*scratch, &mut *plain) };
+    // The same list of mappings as the walk under test, whatever user space does meanwhile.
+    walk::begin_again(second, &first.walk, registers);
+    let mut context = Compared { first: scratch, second: plain, differ: 0 };
+    // SAFETY: the callbacks have the signature the helper wants, and the context outlives them.
+    unsafe {
+        bpf_loop(MAX_USER_FRAMES as u32, plain_step as *mut _, (&raw mut context).cast(), 0);
+        bpf_loop(MAX_USER_FRAMES as u32, compare as *mut _, (&raw mut context).cast(), 0);
+    }
+    let same = first.walk.ended_as(&second.walk) && context.differ == 0;
+    emit::count(Counter::WalksChecked, 1);
+    if !same {
+        emit::count(Counter::WalksDiffered, 1);
+    }
+}
+
+#[repr(C)]
+struct Compared {
+    first: *mut Scratch,
+    second: *mut Scratch,
+    differ: u64,
+}
+
+unsafe extern "C" fn plain_step(_round: u32, context: *mut Compared) -> i64 {
+    // SAFETY: the context of `check`.
+    unsafe { if walk::step::<false>((*context).second, null_mut()) { 0 } else { 1 } }
+}
+
+unsafe extern "C" fn compare(index: u32, context: *mut Compared) -> i64 {
+    // SAFETY: the context of `check`.
+    let (first, second) = unsafe { (&*(*context).first, &*(*context).second) };
+    if u64::from(index) >= first.walk.frames() {
+        return 1;
+    }
+    let at = index as usize & (MAX_USER_FRAMES - 1);
+    // SAFETY: masked to the user part of the frames.
+    let same = unsafe {
+        (&raw const first.frames).cast::<u64>().add(at).read_volatile()
+            == (&raw const second.frames).cast::<u64>().add(at).read_volatile()
+    };
+    if same {
+        return 0;
+    }
+    // SAFETY: as above.
+    unsafe { (*context).differ = 1 };
+    1
+}
+
+/// Runs a walk and, in a measuring run, the kernel's own beside it, and counts the time of each.
+#[inline(always)]
+pub fn timed(ctx: &PerfEventContext, scratch: *mut Scratch, run: impl FnOnce()) {
+    if kernel!(time_walks) == 0 {
+        return run();
+    }
+    // SAFETY: helpers without arguments; values of this CPU and kind of program.
+    unsafe {
+        let Some(other) = CHECK_SCRATCH.get_ptr_mut(0) else { return run() };
+        let start = bpf_ktime_get_ns();
+        // Whichever comes first finds the stack cold: both get the same share of that.
+        let pointer_first = start & 64 == 0;
+        let mut pointer_ns = 0;
+        let mut bytes = 0;
+        if pointer_first {
+            bytes = pointer_walk(ctx, other);
+            pointer_ns = bpf_ktime_get_ns() - start;
+        }
+        let start = bpf_ktime_get_ns();
+        run();
+        let table_ns = bpf_ktime_get_ns() - start;
+        if !pointer_first {
+            let start = bpf_ktime_get_ns();
+            bytes = pointer_walk(ctx, other);
+            pointer_ns = bpf_ktime_get_ns() - start;
+        }
+        let walk: &Walk = &(*scratch).walk;
+        emit::count(Counter::TableWalkNs, table_ns);
+        emit::count(Counter::TableWalkFrames, walk.frames());
+        emit::count(Counter::PointerWalkNs, pointer_ns);
+        emit::count(Counter::PointerWalkFrames, if bytes > 0 { bytes as u64 / 8 } else { 0 });
+    }
+}
+
+#[inline(always)]
+unsafe fn pointer_walk(ctx: &PerfEventContext, other: *mut Scratch) -> i64 {
+    // SAFETY: the frames hold this many bytes.
+    unsafe {
+        let frames = (&raw mut (*other).frames).cast();
+        bpf_get_stack(ctx.as_ptr(), frames, (MAX_USER_FRAMES * 8) as u32, BPF_F_USER_STACK.into())
+    }
+}

@@ -1,0 +1,252 @@
+//! The walk of a user stack by unwinding tables: from the leaf to the outermost frame.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::bpf_loop;
+use profiler_common::limits::MAX_USER_FRAMES;
+use profiler_common::settings::CLOCK_TICK_NS;
+use profiler_common::unwind::{Mapping, bp, cfa, verdict};
+
+use crate::arch::{Registers, signal_frame};
+use crate::maps::{PROCESSES, Scratch, kernel};
+use crate::rules::{self, Cache, Code, kind};
+use crate::window::{self, Window};
+
+/// Where a walk is. Belongs to a CPU and to a kind of program, which do not interrupt themselves.
+#[repr(C)]
+pub struct Walk {
+    ip: u64,
+    sp: u64,
+    bp: u64,
+    /// Frames found so far, the leaf included.
+    pub depth: u32,
+    /// 1: `ip` is where the thread is; 0: it is a return address, behind the call.
+    exact: u32,
+    /// 1: `ip` is certain; 0: it was found by following the frame pointer.
+    certain: u32,
+    /// At least one frame was found by following the frame pointer.
+    pub guessed: u32,
+    /// One of [`verdict`], once the walk has ended.
+    pub verdict: u32,
+    /// The frame pointer's register could not be recovered.
+    bp_lost: u32,
+    code: Code,
+    window: Window,
+}
+
+/// What the loop hands to each step.
+#[repr(C)]
+struct Context {
+    scratch: *mut Scratch,
+    cache: *mut Cache,
+}
+
+/// Prepares a walk of the stack that these registers belong to, in this process; the leaf is the
+/// first frame.
+#[inline(always)]
+pub fn begin(scratch: &mut Scratch, registers: &Registers, pid: u32, process_start_ns: u64) {
+    start(scratch, registers);
+    let walk = &mut scratch.walk;
+    (walk.code.list, walk.code.first, walk.code.count) = (0, 0, 0);
+    // SAFETY: the entry is only read; an update puts another one in its place.
+    if let Some(entry) = unsafe { PROCESSES.get(pid) } {
+        if entry.start_ticks == process_start_ns / CLOCK_TICK_NS {
+            walk.code.list = entry.list;
+            walk.code.first = entry.first_mapping;
+            walk.code.count = entry.mappings;
+        }
+    }
+}
+
+/// Prepares the same walk as `first` anew.
+#[inline(always)]
+pub fn begin_again(scratch: &mut Scratch, first: &Walk, registers: &Registers) {
+    start(scratch, registers);
+    let code = &mut scratch.walk.code;
+    (code.list, code.first, code.count) = (first.code.list, first.code.first, first.code.count);
+}
+
+#[inline(always)]
+fn start(scratch: &mut Scratch, registers: &Registers) {
+    let walk = &mut scratch.walk;
+    (walk.ip, walk.sp, walk.bp) = (registers.ip, registers.sp, registers.bp);
+    (walk.depth, walk.exact, walk.certain, walk.guessed) = (1, 1, 1, 0);
+    (walk.verdict, walk.bp_lost) = (verdict::NONE.into(), 0);
+    walk.window.clear();
+    (walk.code.last.start, walk.code.last.end) = (0, 0);
+    scratch.frames[0] = registers.ip;
+}
+
+/// Runs a walk that has begun, with the cache or, in a checking build, without it.
+/// `step` is the loop's body for kernels that have no `bpf_loop` (before 5.17): a global function,
+/// which the verifier looks at once however often it is called.
+#[inline(always)]
+pub fn run(scratch: *mut Scratch, cache: *mut Cache, step: extern "C" fn(u32) -> u32) {
+    if kernel!(has_bpf_loop) != 0 {
+        let mut context = Context { scratch, cache };
+        // SAFETY: the callback has the signature the helper wants, and the context outlives it.
+        unsafe {
+            bpf_loop(MAX_USER_FRAMES as u32, body as *mut c_void, (&raw mut context).cast(), 0);
+        }
+    } else {
+        for round in 0..MAX_USER_FRAMES as u32 {
+            if step(round) == 0 {
+                break;
+            }
+        }
+    }
+}
+
+/// Body of `bpf_loop`: 1 stops it.
+unsafe extern "C" fn body(_round: u32, context: *mut Context) -> i64 {
+    // SAFETY: the context of `run`.
+    unsafe { if step::<true>((*context).scratch, (*context).cache) { 0 } else { 1 } }
+}
+
+/// Goes from a frame to its caller; `false` ends the walk. `FAST` uses the cache and the window.
+///
+/// # Safety
+/// Both must point to values of this CPU and kind of program; the cache is not used unless `FAST`.
+#[inline(always)]
+pub unsafe fn step<const FAST: bool>(scratch: *mut Scratch, cache: *mut Cache) -> bool {
+    // SAFETY: the caller's promise.
+    let scratch = unsafe { &mut *scratch };
+    let walk = &mut scratch.walk;
+    // The call, not what follows it: that may belong to the next function.
+    let pc = if walk.exact != 0 { walk.ip } else { walk.ip.wrapping_sub(1) };
+    let rule = if FAST { rules::cached(cache, &mut walk.code, pc) } else { rules::find(&mut walk.code, pc) };
+    let (how, how_bp) = (rule as u8, (rule >> 8) as u8);
+    let bp_offset = (rule >> 16) as u16 as i16 as i64 as u64;
+    let offset = (rule >> 32) as u32 as i32 as i64 as u64;
+
+    let caller_sp;
+    let mut guess = false;
+    match how {
+        cfa::SP => caller_sp = walk.sp.wrapping_add(offset),
+        cfa::BP => {
+            if walk.bp_lost != 0 {
+                return end(walk, verdict::NO_RULE);
+            }
+            caller_sp = walk.bp.wrapping_add(offset);
+        }
+        cfa::PLT => {
+            let pushed = if pc & 15 >= offset { 8 } else { 0 };
+            caller_sp = walk.sp.wrapping_add(8 + pushed);
+        }
+        cfa::DEREF_SP | cfa::DEREF_BP => {
+            let base = if how == cfa::DEREF_SP { walk.sp } else { walk.bp };
+            let at = base.wrapping_add((rule >> 32) as u16 as i16 as i64 as u64);
+            let Some(value) = slot::<FAST>(walk, at) else { return end(walk, verdict::READ_FAULT) };
+            caller_sp = value.wrapping_add((rule >> 48) as u16 as i16 as i64 as u64);
+        }
+        cfa::SIGNAL => return signal_frame::<FAST>(scratch),
+        cfa::END => return end(walk, verdict::COMPLETE),
+        _ => {
+            // No rule. Code that a certain address led to is code, whether we know it or not;
+            // a guessed address where no code is was no return address.
+            if how == kind::NO_MAPPING && walk.certain == 0 {
+                walk.depth = walk.depth.saturating_sub(1);
+                return end(walk, verdict::NO_CODE);
+            }
+            if walk.bp < walk.sp || walk.bp & 7 != 0 || walk.bp_lost != 0 {
+                let why = match how {
+                    kind::NO_TABLE => verdict::NO_TABLE,
+                    kind::NO_MAPPING => verdict::NO_CODE,
+                    _ => verdict::NO_RULE,
+                };
+                return end(walk, why);
+            }
+            guess = true;
+            caller_sp = walk.bp.wrapping_add(16);
+        }
+    }
+    if caller_sp <= walk.sp {
+        return end(walk, verdict::BACKWARDS);
+    }
+    let (how_bp, bp_offset) = if guess { (bp::AT_CFA, 16_u64.wrapping_neg()) } else { (how_bp, bp_offset) };
+    // The lower slot first, and it mostly is the frame pointer's.
+    let mut caller_bp = walk.bp;
+    if how_bp == bp::AT_CFA || how_bp == bp::AT_BP {
+        let base = if how_bp == bp::AT_CFA { caller_sp } else { walk.bp };
+        match slot::<FAST>(walk, base.wrapping_add(bp_offset)) {
+            Some(value) => caller_bp = value,
+            None => return end(walk, verdict::READ_FAULT),
+        }
+        walk.bp_lost = 0;
+    } else if how_bp == bp::LOST {
+        walk.bp_lost = 1;
+    }
+    let Some(caller) = slot::<FAST>(walk, caller_sp.wrapping_sub(8)) else {
+        return end(walk, verdict::READ_FAULT);
+    };
+    walk.certain = if guess { 0 } else { 1 };
+    if guess {
+        walk.guessed = 1;
+    }
+    (walk.sp, walk.bp, walk.exact) = (caller_sp, caller_bp, 0);
+    append(scratch, caller)
+}
+
+/// The handler of a signal returns here; the interrupted registers lie in the frame.
+#[inline(always)]
+fn signal_frame<const FAST: bool>(scratch: &mut Scratch) -> bool {
+    let walk = &mut scratch.walk;
+    let sp = walk.sp;
+    let (Some(caller_bp), Some(caller_sp), Some(caller)) = (
+        slot::<FAST>(walk, sp.wrapping_add(signal_frame::BP)),
+        slot::<FAST>(walk, sp.wrapping_add(signal_frame::SP)),
+        slot::<FAST>(walk, sp.wrapping_add(signal_frame::IP)),
+    ) else {
+        return end(walk, verdict::READ_FAULT);
+    };
+    // A handler may run on a stack of its own, anywhere: no order can be asked for.
+    (walk.sp, walk.bp, walk.exact, walk.certain, walk.bp_lost) = (caller_sp, caller_bp, 1, 1, 0);
+    append(scratch, caller)
+}
+
+/// Adds a frame, unless the walk has come to its end.
+#[inline(always)]
+fn append(scratch: &mut Scratch, ip: u64) -> bool {
+    let walk = &mut scratch.walk;
+    if ip == 0 {
+        // What has no unwinding information marks its outermost frame so.
+        return end(walk, verdict::COMPLETE);
+    }
+    walk.ip = ip;
+    let depth = walk.depth as usize;
+    if depth >= MAX_USER_FRAMES {
+        return end(walk, verdict::TRUNCATED);
+    }
+    // SAFETY: masked to the user part of the frames.
+    unsafe { (&raw mut scratch.frames).cast::<u64>().add(depth & (MAX_USER_FRAMES - 1)).write_volatile(ip) };
+    walk.depth = depth as u32 + 1;
+    true
+}
+
+#[inline(always)]
+fn end(walk: &mut Walk, why: u8) -> bool {
+    walk.verdict = why.into();
+    false
+}
+
+#[inline(always)]
+fn slot<const FAST: bool>(walk: &mut Walk, address: u64) -> Option<u64> {
+    if FAST { walk.window.slot(address) } else { window::read(address) }
+}
+
+impl Walk {
+    /// Whether another walk found as many frames and ended in the same way.
+    #[inline(always)]
+    pub fn ended_as(&self, other: &Self) -> bool {
+        self.depth == other.depth && self.verdict == other.verdict && self.guessed == other.guessed
+    }
+
+    /// Number of frames, as the verifier can bound it.
+    #[inline(always)]
+    pub fn frames(&self) -> u64 {
+        let depth = u64::from(self.depth);
+        if depth > MAX_USER_FRAMES as u64 { MAX_USER_FRAMES as u64 } else { depth }
+    }
+}
+
+const _: () = assert!(size_of::<Mapping>() == 32);
