@@ -9,19 +9,19 @@ use std::fmt;
 use profiler_common::unwind::{Rule, bp, cfa};
 use profiler_daemon::unwind::Table;
 
-pub use numbers::gimli_rows;
-pub use readelf::readelf_rows;
+pub(crate) use numbers::check_numbers;
+pub(crate) use readelf::readelf_rows;
 
 /// What an oracle says of some addresses.
-pub struct Row {
-    pub start: u64,
-    pub end: u64,
-    pub says: Says,
+pub(crate) struct Row {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) says: Says,
 }
 
 /// The oracle's rule, as far as it tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Says {
+pub(crate) enum Says {
     /// This rule, or the table is wrong.
     Exactly(Rule),
     /// This rule, but the frame pointer must be said to be lost: it is on the list.
@@ -36,17 +36,17 @@ pub enum Says {
 
 /// The comparison of one file.
 #[derive(Default)]
-pub struct Tally {
-    pub rows: u64,
+pub(crate) struct Tally {
+    pub(crate) rows: u64,
     addresses: u64,
     not_expressed: BTreeMap<&'static str, u64>,
     unchecked: u64,
-    pub wrong: Vec<String>,
+    pub(crate) wrong: Vec<String>,
 }
 
 impl Tally {
     /// Compares at the first address, the second and the last.
-    pub fn check(&mut self, table: &Table, row: &Row) {
+    pub(crate) fn check(&mut self, table: &Table, row: &Row) {
         self.rows += 1;
         let mut addresses = vec![row.start, row.start + 1, row.end - 1];
         addresses.retain(|&address| address < row.end);
@@ -79,7 +79,7 @@ impl Tally {
     }
 
     /// Share of rows that cannot be expressed, or not wholly.
-    pub fn share(&self) -> f64 {
+    pub(crate) fn share(&self) -> f64 {
         self.not_expressed.values().sum::<u64>() as f64 / self.rows.max(1) as f64
     }
 }
@@ -100,7 +100,7 @@ impl fmt::Display for Tally {
 }
 
 /// A rule from what `readelf` and gimli have in common: registers, offsets.
-pub fn plain(cfa_register: u16, cfa_offset: i64, bp_at: Option<i64>) -> Says {
+pub(crate) fn plain(cfa_register: u16, cfa_offset: i64, bp_at: Option<i64>) -> Says {
     let kind = match cfa_register {
         7 => cfa::SP,
         6 => cfa::BP,

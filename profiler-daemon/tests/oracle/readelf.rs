@@ -8,8 +8,11 @@ use profiler_common::unwind::Rule;
 
 use super::{Row, Says, plain};
 
+/// What a function starts with whose common entry says nothing.
+const NOTHING: Says = Says::NotExpressed("nothing said");
+
 /// All rows of a file; `None` where `readelf` is not installed.
-pub fn readelf_rows(path: &Path) -> Option<Vec<Row>> {
+pub(crate) fn readelf_rows(path: &Path) -> Option<Vec<Row>> {
     let output =
         Command::new("readelf").args(["--debug-dump=frames-interp", "-W"]).arg(path).output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout);
@@ -34,7 +37,8 @@ fn parse(text: &str) -> Vec<Row> {
             } else {
                 let cie = hex(words[4].strip_prefix("cie=").unwrap());
                 let (start, end) = words[5].strip_prefix("pc=").unwrap().split_once("..").unwrap();
-                function = Some((hex(start), hex(end), commons[&cie], rows.len()));
+                function =
+                    Some((hex(start), hex(end), commons.get(&cie).copied().unwrap_or(NOTHING), rows.len()));
             }
         } else if words.first() == Some(&"LOC") {
             columns = words;
