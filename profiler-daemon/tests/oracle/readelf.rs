@@ -28,7 +28,8 @@ fn parse(text: &str) -> Vec<Row> {
     let mut function: Option<(u64, u64, Says, usize)> = None;
     let mut columns: Vec<&str> = Vec::new();
     for line in text.lines() {
-        let words: Vec<&str> = line.split_whitespace().collect();
+        // A register is printed with its name: `r5 (rdi)`.
+        let words: Vec<&str> = line.split_whitespace().filter(|word| !word.starts_with('(')).collect();
         if words.get(3) == Some(&"CIE") || words.get(3) == Some(&"FDE") {
             finish(&mut rows, function.take());
             common = None;
@@ -42,7 +43,8 @@ fn parse(text: &str) -> Vec<Row> {
             }
         } else if words.first() == Some(&"LOC") {
             columns = words;
-        } else if words.len() == columns.len() && words.first().is_some_and(|word| word.len() == 16) {
+        } else if words.first().is_some_and(|word| word.len() == 16) && words.len() > 1 {
+            assert_eq!(words.len(), columns.len(), "{line}");
             let cell = |name| columns.iter().position(|&column| column == name).map(|at| words[at]);
             let says = says(cell("CFA").unwrap(), cell("rbp"), cell("ra"));
             if let Some(offset) = common {
