@@ -21,3 +21,4 @@ pub mod render;
 pub mod store;
 pub mod symbolize;
 pub mod telemetry;
+pub mod unwind;
