@@ -56,7 +56,8 @@ fn batch(records: &[Vec<u8>], ended: Vec<u64>) -> RawBatch {
     let mut batch = RawBatch { ended, ..RawBatch::default() };
     for bytes in records {
         match decode::record(bytes) {
-            Ok(sample) => batch.samples.push(sample),
+            Ok(decode::Record::Sample(sample)) => batch.samples.push(*sample),
+            Ok(decode::Record::Event(event)) => panic!("no sample: {event:?}"),
             Err(refused) => batch.loss.on_cpu.add(Stage::Decode, refused.reason(), 1),
         }
     }
@@ -69,7 +70,8 @@ async fn replay(kind: ProfileKind, batches: Vec<RawBatch>) -> Profile {
     let (windows, _unread) = mpsc::channel(4);
     // What the compiler inlines into the functions above is its own affair.
     let names = symbolize::Options { inlined: false, ..symbolize::Options::default() };
-    let symbolizer = symbolize::Symbolizer::spawn(names, raw_in, named).expect("a thread");
+    let symbolizer =
+        symbolize::Symbolizer::spawn(names, procs::SharedTable::default(), raw_in, named).expect("a thread");
     let anchor = ClockAnchor { mono: MonoNs(0), wall: SystemTime::UNIX_EPOCH };
     let options = aggregate::Options { window: None, ..aggregate::Options::default() };
     let (sessions, run) = aggregate::start(options, anchor, named_in, windows);

@@ -12,7 +12,7 @@ use super::unwinding::Unwinding;
 use crate::aggregate;
 use crate::kernel::{self, Kernel, KernelError};
 use crate::model::{Batch, ClockAnchor, KindLoss, Profile, ProfileKind, Target, Window};
-use crate::procs::{self, ProcessTable, SharedTable};
+use crate::procs::SharedTable;
 use crate::symbolize::{self, Symbolizer};
 use crate::unwind;
 
@@ -59,7 +59,7 @@ impl Pipeline {
         let (raw_out, raw_in) = mpsc::channel(BATCHES);
         let (named_out, named_in) = mpsc::channel(BATCHES);
         let (counted_out, counted_in) = mpsc::channel(BATCHES);
-        let procs = SharedTable::new(ProcessTable::new(procs::Options::default()));
+        let procs = SharedTable::default();
         let tables = kernel.take_tables().ok_or(AgentError::PipelineEnded)?;
         // Events first, then what there is: nothing falls between the two.
         kernel.watch_processes();

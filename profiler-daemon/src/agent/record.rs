@@ -15,8 +15,8 @@ use super::pipeline::{Pipeline, SessionSpec};
 use super::progress::Talk;
 use super::targets;
 use crate::aggregate;
-use crate::cli::{RecordArgs, RecordTarget};
-use crate::kernel::{Kernel, Options, preflight};
+use crate::cli::{RecordArgs, RecordTarget, WalkRun};
+use crate::kernel::{Kernel, Options, Runs, Walks, preflight};
 use crate::model::{Pid, Profile, ProfileKind, Target, TimeRange};
 use crate::render::{self, About};
 use crate::symbolize;
@@ -54,7 +54,12 @@ async fn run(args: &RecordArgs) -> Result<(), AgentError> {
     let (target, child) = target(args)?;
 
     let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32);
-    let kernel = Kernel::load(&Options::for_rate(cpus, args.frequency))?;
+    let runs = Runs {
+        check_walks: args.walks.contains(&WalkRun::Check),
+        time_walks: args.walks.contains(&WalkRun::Time),
+        without_bpf_loop: args.walks.contains(&WalkRun::PlainLoop),
+    };
+    let kernel = Kernel::load(&Options { runs, ..Options::for_rate(cpus, args.frequency) })?;
     // Sessions only: nobody reads windows.
     let windows = aggregate::Options { window: None, ..aggregate::Options::default() };
     let (sink, _unread) = mpsc::channel(1);
@@ -73,6 +78,7 @@ async fn run(args: &RecordArgs) -> Result<(), AgentError> {
     sessions.end(SESSION, frequency_hz.is_some()).await?;
     let range = TimeRange { from: started, to: SystemTime::now() };
     let profile = profile.await.map_err(|_| AgentError::PipelineEnded)?;
+    report_walks(pipeline.kernel().snapshot().counters.walks, &mut talk);
     drop(sessions);
     pipeline.shut_down().await;
     finish(args, &profile, range, outputs, &mut talk)
@@ -156,6 +162,25 @@ async fn time_is_up(begin: Instant, length: Option<Duration>) {
     match length {
         Some(length) => sleep(length.saturating_sub(begin.elapsed())).await,
         None => std::future::pending().await,
+    }
+}
+
+/// Says what checking and measuring runs have found.
+fn report_walks(walks: Walks, talk: &mut Talk) {
+    let (checked, differed) = walks.checked;
+    if checked > 0 {
+        talk.say(&format!("walks: {checked} checked, {differed} differed"));
+    }
+    let per_frame = |(ns, frames): (u64, u64)| ns as f64 / frames.max(1) as f64;
+    if walks.by_table.0 > 0 {
+        talk.say(&format!(
+            "walks: {:.1} ns a frame by table ({} frames), {:.1} by frame pointer ({} frames), ratio {:.3}",
+            per_frame(walks.by_table),
+            walks.by_table.1,
+            per_frame(walks.by_pointer),
+            walks.by_pointer.1,
+            per_frame(walks.by_table) / per_frame(walks.by_pointer),
+        ));
     }
 }
 

@@ -314,8 +314,16 @@ impl State {
         let file = File { _file: file.cloned(), state, users: FxHashSet::default(), unused_since: None };
         self.files.insert(key, file);
         if key == VDSO {
-            let table = unwind::vdso_table();
-            self.install(VDSO, table.map(Arc::new));
+            let table = procs::vdso().map(|(image, _)| unwind::build_from_file(&image));
+            let state = match table {
+                Some(Ok(table)) => self.ready(&table),
+                Some(Err(problem)) => {
+                    debug!(%problem, "no unwinding table for the vDSO");
+                    FileState::Without
+                }
+                None => FileState::Without,
+            };
+            self.set_state(VDSO, state);
         }
     }
 
@@ -330,18 +338,26 @@ impl State {
 
     fn install(&mut self, key: u64, result: Result<Arc<Table>, UnwindError>) {
         let state = match result {
-            Ok(table) => match self.install_with_room(&table) {
-                Ok(installed) => FileState::Ready { table: installed, base: table.base },
-                Err(error) => {
-                    self.lack(error);
-                    FileState::Without
-                }
-            },
+            Ok(table) => self.ready(&table),
             Err(error) => {
                 debug!(%error, "no unwinding table");
                 FileState::Without
             }
         };
+        self.set_state(key, state);
+    }
+
+    fn ready(&mut self, table: &Table) -> FileState {
+        match self.install_with_room(table) {
+            Ok(installed) => FileState::Ready { table: installed, base: table.base },
+            Err(error) => {
+                self.lack(error);
+                FileState::Without
+            }
+        }
+    }
+
+    fn set_state(&mut self, key: u64, state: FileState) {
         if let Some(file) = self.files.get_mut(&key) {
             file.state = state;
         }

@@ -29,7 +29,7 @@ pub use flamegraph::FlamegraphArgs;
 pub use list::ListArgs;
 pub use output::{Destination, OutputFile, PendingFile, Rendering, WriteError};
 pub use query::{QueryArgs, When};
-pub use record::{RecordArgs, RecordTarget};
+pub use record::{RecordArgs, RecordTarget, WalkRun};
 pub use status::StatusArgs;
 pub use top::TopArgs;
 pub use values::Endpoint;

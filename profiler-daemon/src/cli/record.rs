@@ -73,9 +73,23 @@ pub struct RecordArgs {
     /// No progress and no summary
     #[arg(short, long)]
     pub quiet: bool,
+    /// What the programs do beside their job, for tests and benches: their results go to stderr
+    #[arg(long, value_name = "RUN", value_enum, hide = true)]
+    pub walks: Vec<WalkRun>,
     /// Run this and record it and its children; it keeps stdin, stdout and stderr
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
+}
+
+/// What is done beside each walk of a user stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum WalkRun {
+    /// Do it again without cache and window, and compare.
+    Check,
+    /// Time it, and the kernel's own along frame pointers beside it.
+    Time,
+    /// Do it as on kernels without `bpf_loop`.
+    PlainLoop,
 }
 
 /// Who is recorded.

@@ -23,7 +23,7 @@ use profiler_common::settings::{SETTINGS_OFF_CPU, SETTINGS_ON_CPU, Settings};
 
 use crate::model::{MonoNs, ProcessEvent, SamplerKind, Target};
 
-pub use counters::Counters;
+pub use counters::{Counters, Walks};
 pub use load::{KernelError, Options, Runs};
 pub use tables::{InstalledTable, NoRoom, TableStats, Tables};
 pub use watch::Watched;

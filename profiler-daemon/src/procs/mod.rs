@@ -40,6 +40,12 @@ struct Shared {
     more_applied: Condvar,
 }
 
+impl Default for SharedTable {
+    fn default() -> Self {
+        Self::new(ProcessTable::new(Options::default()))
+    }
+}
+
 impl SharedTable {
     /// Shares a table.
     #[must_use]

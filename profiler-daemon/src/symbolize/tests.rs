@@ -93,7 +93,7 @@ fn me() -> ProcessId {
 }
 
 fn resolver() -> Resolver {
-    Resolver::new(Options::default())
+    Resolver::new(Options::default(), SharedTable::default())
 }
 
 fn run(program: &str, args: &[&str], path: &Path) {
@@ -181,7 +181,8 @@ fn inlined_functions_come_before_the_one_they_were_inlined_into() {
 #[test]
 fn without_inlining_only_the_function_itself_is_shown() {
     let program = Program::c(&["-g", "-O2"], |_| {});
-    let mut resolver = Resolver::new(Options { inlined: false, ..Options::default() });
+    let mut resolver =
+        Resolver::new(Options { inlined: false, ..Options::default() }, SharedTable::default());
     assert_eq!(names(&mut resolver, &program.sample(&program.addresses[..1])), ["outer"]);
 }
 
@@ -235,7 +236,7 @@ fn separate_debug_information_is_found_by_build_id_and_by_link() {
             }
         });
         let options = Options { debug_dirs: vec![debug_dir.path().to_owned()], ..Options::default() };
-        let mut resolver = Resolver::new(options);
+        let mut resolver = Resolver::new(options, SharedTable::default());
         let Sample { stack, .. } = resolver.resolve(&program.sample(&program.addresses[..1]));
         let shown: Vec<_> = stack.iter().map(|frame| &*frame.name).collect();
         assert_eq!(shown, ["inner", "middle", "outer"], "by link: {by_link}");
@@ -334,7 +335,7 @@ fn kernel_frames_have_names_or_say_why_not() {
 fn the_thread_passes_everything_on_and_ends_with_its_input() {
     let (to, input) = tokio::sync::mpsc::channel(4);
     let (output, mut from) = tokio::sync::mpsc::channel(4);
-    let symbolizer = Symbolizer::spawn(Options::default(), input, output).unwrap();
+    let symbolizer = Symbolizer::spawn(Options::default(), SharedTable::default(), input, output).unwrap();
     let mut loss = KindLoss::default();
     loss.on_cpu.add(Stage::Kernel, "ring full", 3);
     let gone = ProcessId { pid: Pid(4_000_000_000), start_ticks: 1 };
@@ -350,7 +351,8 @@ fn the_thread_passes_everything_on_and_ends_with_its_input() {
         },
         ..on_cpu.clone()
     };
-    to.blocking_send(RawBatch { samples: vec![on_cpu, off_cpu], loss, ended: vec![7] }).unwrap();
+    to.blocking_send(RawBatch { samples: vec![on_cpu, off_cpu], loss, ended: vec![7], events_before: 0 })
+        .unwrap();
     drop(to);
     let batch = from.blocking_recv().unwrap();
     assert_eq!((batch.samples.len(), batch.ended), (2, vec![7]));

@@ -62,7 +62,7 @@ fn cat_copy(dir: &Path) -> std::path::PathBuf {
 
 fn main_file(process: &Process) -> Arc<ObjectFile> {
     process
-        .mappings
+        .mappings()
         .iter()
         .find_map(|mapping| match &mapping.kind {
             MappingKind::File { path, file } if *path == process.exe => file.clone(),
@@ -77,13 +77,15 @@ fn our_own_code_is_mapped_from_our_own_binary() {
     let mut table = table();
     let id = me();
     assert!(table.observe(id).maps_known());
-    let mapping = table.lookup(id, address).unwrap();
+    let mapping = table.lookup(id, address, mono_now()).unwrap();
     let MappingKind::File { path, file } = &mapping.kind else { panic!("{mapping:?}") };
     assert_eq!(Path::new(&**path), std::env::current_exe().unwrap());
     assert!(file.as_ref().unwrap().elf().is_some());
     assert!(mapping.start <= address && address < mapping.end);
-    assert!(table.lookup(id, 1).is_none());
-    assert!(table.processes[&id].mappings.iter().any(|mapping| matches!(mapping.kind, MappingKind::Vdso)));
+    assert!(table.lookup(id, 1, mono_now()).is_none());
+    assert!(
+        table.processes[&id].image.mappings.iter().any(|mapping| matches!(mapping.kind, MappingKind::Vdso))
+    );
 }
 
 #[test]
@@ -91,7 +93,7 @@ fn a_reused_pid_never_gets_the_maps_of_its_successor() {
     let mut table = table();
     let other = ProcessId { start_ticks: me().start_ticks - 1, ..me() };
     let process = table.observe(other);
-    assert!(!process.maps_known() && process.mappings.is_empty());
+    assert!(!process.maps_known() && process.mappings().is_empty());
 }
 
 #[test]
@@ -108,7 +110,7 @@ fn a_deleted_file_and_an_exited_process_stay_known() {
     drop(child);
     let process = table.observe(id);
     assert!(process.exe().contains("cat-copy"));
-    let file = process.mappings.iter().find_map(|mapping| match &mapping.kind {
+    let file = process.mappings().iter().find_map(|mapping| match &mapping.kind {
         MappingKind::File { path, file } if path.ends_with("/cat-copy") => file.clone(),
         _ => None,
     });
@@ -117,8 +119,8 @@ fn a_deleted_file_and_an_exited_process_stay_known() {
     assert_eq!(bytes, std::fs::read("/bin/cat").unwrap());
     // The address that fits nothing asks for a re-read, which must not lose what is known.
     std::thread::sleep(*REREAD_AFTER.end());
-    assert!(table.lookup(id, 1).is_none());
-    assert!(!table.observe(id).mappings.is_empty());
+    assert!(table.lookup(id, 1, mono_now()).is_none());
+    assert!(!table.observe(id).mappings().is_empty());
 }
 
 #[test]
@@ -161,15 +163,15 @@ fn what_is_mapped_later_is_found_soon_but_misses_do_not_read_all_the_time() {
     let id = me();
     let address = me as fn() -> ProcessId as usize as u64;
     table.observe(id);
-    let forget = |table: &mut ProcessTable| table.processes.get_mut(&id).unwrap().mappings.clear();
+    let forget = |table: &mut ProcessTable| table.processes.get_mut(&id).unwrap().image.mappings.clear();
     forget(&mut table);
     std::thread::sleep(*REREAD_AFTER.start());
-    assert!(table.lookup(id, address).is_some(), "read again");
+    assert!(table.lookup(id, address, mono_now()).is_some(), "read again");
     let mut reads = 0;
     let start = Instant::now();
     while start.elapsed() < 2 * *REREAD_AFTER.end() {
         forget(&mut table);
-        reads += u32::from(table.lookup(id, address).is_some());
+        reads += u32::from(table.lookup(id, address, mono_now()).is_some());
     }
     // 4 + 8 + 16 + 32 + 64 + 128 + 200 ms.
     assert!((1..=8).contains(&reads), "{reads}");
