@@ -18,7 +18,7 @@ use crate::api::{self, Endpoints, Listener, Services};
 use crate::capture::{Captures, Limits};
 use crate::config::{Config, Listen};
 use crate::kernel::{Kernel, Options, preflight};
-use crate::model::{Finding, KindLoss, ProfileKind, Severity, Status, Target, Window};
+use crate::model::{Finding, KindLoss, ProfileKind, Severity, Status, Target, Unwinding, Window};
 use crate::store::{Store, StoreOptions};
 use crate::symbolize;
 use crate::telemetry::metrics;
@@ -53,7 +53,11 @@ async fn run(config: &Config) -> Result<(), AgentError> {
     }
 
     let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32);
-    let kernel = Kernel::load(&Options::for_rate(cpus, config.on_cpu.frequency))?;
+    let options = Options {
+        table_bytes: config.unwind.table_bytes,
+        ..Options::for_rate(cpus, config.on_cpu.frequency)
+    };
+    let kernel = Kernel::load(&options)?;
     let windows = aggregate::Options {
         window: Some(config.window),
         kinds: vec![ProfileKind::OnCpu],
@@ -90,6 +94,7 @@ async fn run(config: &Config) -> Result<(), AgentError> {
         lost: pipeline.lost(),
         store: Arc::clone(&store),
         captures: Arc::clone(&captures),
+        unwinding: pipeline.unwinding().snapshot(),
     };
     let (ready, is_ready) = watch::channel(true);
     let services = services(config, findings, observer, store, Arc::clone(&captures), is_ready);
@@ -186,6 +191,7 @@ struct Observer {
     lost: Arc<Mutex<KindLoss>>,
     store: Arc<Store>,
     captures: Arc<Captures>,
+    unwinding: Arc<Mutex<Unwinding>>,
 }
 
 impl Observer {
@@ -208,6 +214,7 @@ impl Observer {
             oldest: stored.oldest,
             newest: stored.newest,
             captures_running: self.captures.running() as u32,
+            unwinding: *self.unwinding.lock().unwrap_or_else(PoisonError::into_inner),
         }
     }
 }

@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 
 use super::error::AgentError;
 use crate::kernel::{InstalledTable, NoRoom, TableStats, Tables, Watched};
-use crate::model::ProcessId;
+use crate::model::{ProcessId, Unwinding as Status};
 use crate::procs::{self, Mapping, MappingKind, ObjectFile, SharedTable};
 use crate::unwind::{self, Table, UnwindError, Workers};
 
@@ -40,23 +40,11 @@ enum Message {
     Stop,
 }
 
-/// What the thread knows of itself.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Snapshot {
-    pub(super) tables: TableStats,
-    /// Files whose table is being built.
-    pub(super) building: u64,
-    /// Files that have no usable unwinding information.
-    pub(super) without: u64,
-    /// Processes or files for which there was no room.
-    pub(super) no_room: u64,
-}
-
 /// The running thread.
 pub(super) struct Unwinding {
     sender: SyncSender<Message>,
     thread: JoinHandle<()>,
-    snapshot: Arc<Mutex<Snapshot>>,
+    snapshot: Arc<Mutex<Status>>,
     ready: watch::Receiver<bool>,
 }
 
@@ -104,7 +92,7 @@ impl Unwinding {
             let _ended = built.send(Message::Built { file, result });
         })
         .map_err(failed)?;
-        let snapshot = Arc::new(Mutex::new(Snapshot::default()));
+        let snapshot = Arc::new(Mutex::new(Status::default()));
         let (ready_sender, ready) = watch::channel(false);
         let state = State {
             procs,
@@ -125,7 +113,7 @@ impl Unwinding {
     }
 
     /// What the thread last knew of itself.
-    pub(super) fn snapshot(&self) -> Arc<Mutex<Snapshot>> {
+    pub(super) fn snapshot(&self) -> Arc<Mutex<Status>> {
         Arc::clone(&self.snapshot)
     }
 
@@ -157,7 +145,7 @@ struct State {
     files: FxHashMap<u64, File>,
     /// Files that each published process maps.
     processes: FxHashMap<ProcessId, Vec<u64>>,
-    snapshot: Arc<Mutex<Snapshot>>,
+    snapshot: Arc<Mutex<Status>>,
     no_room: u64,
     warned: bool,
 }
@@ -429,17 +417,21 @@ impl State {
         let count = |wanted: fn(&FileState) -> bool| {
             self.files.values().filter(|file| wanted(&file.state)).count() as u64
         };
-        let snapshot = Snapshot {
-            tables: self.tables.stats(),
+        let TableStats { tables, rows, processes } = self.tables.stats();
+        let snapshot = Status {
+            tables,
+            rows: rows.0,
+            rows_room: rows.1,
+            processes,
             building: count(|state| matches!(state, FileState::Building)),
             without: count(|state| matches!(state, FileState::Without)),
             no_room: self.no_room,
         };
         if snapshot.building == 0 && !*ready.borrow() {
             info!(
-                tables = snapshot.tables.tables,
-                rows = snapshot.tables.rows.0,
-                processes = snapshot.tables.processes,
+                tables,
+                rows = rows.0,
+                processes,
                 took_ms = started.elapsed().as_millis() as u64,
                 "all processes can be unwound"
             );

@@ -153,6 +153,7 @@ pub(super) fn status(status: &model::Status) -> proto::StatusResponse {
         cpu_time: Some(length(status.cpu_time)),
         rss_bytes: status.rss_bytes,
         bpf_map_bytes: status.bpf_map_bytes,
+        unwinding: Some(unwinding(&status.unwinding)),
         on_cpu_frequency_hz: status.on_cpu_frequency_hz,
         off_cpu_active: status.off_cpu_active,
         on_cpu_samples: status.on_cpu_samples,
@@ -164,6 +165,11 @@ pub(super) fn status(status: &model::Status) -> proto::StatusResponse {
         newest: status.newest.map(Into::into),
         captures_running: status.captures_running,
     }
+}
+
+fn unwinding(unwinding: &model::Unwinding) -> proto::UnwindingStatus {
+    let model::Unwinding { tables, rows, rows_room, processes, building, without, no_room } = *unwinding;
+    proto::UnwindingStatus { tables, rows, rows_room, processes, building, without, no_room }
 }
 
 pub(super) fn finding(finding: &model::Finding) -> proto::Finding {

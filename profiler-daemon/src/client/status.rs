@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::cli::{Layout, StatusArgs};
-use crate::proto::{StatusRequest, StatusResponse};
+use crate::proto::{StatusRequest, StatusResponse, UnwindingStatus};
 
 use super::connect::{ANSWER_DEADLINE, Daemon, request};
 use super::output::Output;
@@ -43,6 +43,7 @@ fn as_table(status: &StatusResponse) -> String {
         ("CPU time", times::short(times::duration(status.cpu_time))),
         ("memory", mebibytes(status.rss_bytes)),
         ("BPF maps", mebibytes(status.bpf_map_bytes)),
+        ("unwinding", unwinding(&status.unwinding.unwrap_or_default())),
         ("store", format!("{} windows, {}", status.windows, mebibytes(status.store_bytes))),
         ("oldest", time(status.oldest)),
         ("newest", time(status.newest)),
@@ -67,8 +68,43 @@ fn as_json(status: &StatusResponse) -> String {
         "oldest": time(status.oldest),
         "newest": time(status.newest),
         "captures_running": status.captures_running,
+        "unwinding": unwinding_json(&status.unwinding.unwrap_or_default()),
     });
     format!("{json:#}\n")
+}
+
+/// `33 tables, 3.4 of 8.0 M rows, 36 processes, 2 files without unwinding information`
+fn unwinding(unwinding: &UnwindingStatus) -> String {
+    let millions = |rows: u64| rows as f64 / 1e6;
+    let mut text = format!(
+        "{} tables, {:.1} of {:.1} M rows, {} processes",
+        unwinding.tables,
+        millions(unwinding.rows),
+        millions(unwinding.rows_room),
+        unwinding.processes
+    );
+    for (count, what) in [
+        (unwinding.building, "files being read"),
+        (unwinding.without, "files without unwinding information"),
+        (unwinding.no_room, "without room"),
+    ] {
+        if count > 0 {
+            text.push_str(&format!(", {count} {what}"));
+        }
+    }
+    text
+}
+
+fn unwinding_json(unwinding: &UnwindingStatus) -> serde_json::Value {
+    json!({
+        "tables": unwinding.tables,
+        "rows": unwinding.rows,
+        "rows_room": unwinding.rows_room,
+        "processes": unwinding.processes,
+        "building": unwinding.building,
+        "without": unwinding.without,
+        "no_room": unwinding.no_room,
+    })
 }
 
 #[cfg(test)]
@@ -88,11 +124,11 @@ mod tests {
         };
         let text = as_table(&status);
         for line in
-            ["version   0.1.0", "on-CPU    99 Hz, 0 samples", "lost      3 (kernel: on-CPU ring full)"]
+            ["version    0.1.0", "on-CPU     99 Hz, 0 samples", "lost       3 (kernel: on-CPU ring full)"]
         {
             assert!(text.lines().any(|shown| shown == line), "{line} in {text}");
         }
-        assert!(text.contains("memory    1.5 MiB\n"), "{text}");
+        assert!(text.contains("memory     1.5 MiB\n"), "{text}");
         let json: serde_json::Value = serde_json::from_str(&as_json(&status)).expect("JSON");
         assert_eq!(json["losses"][0]["count"], 3);
         assert_eq!(json["oldest"], serde_json::Value::Null);

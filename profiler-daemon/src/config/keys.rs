@@ -214,6 +214,25 @@ pub(super) static KEYS: &[Key] = &[
         set: |config, texts| values::boolean(one(texts)).map(|value| config.symbols.inlined = value),
         show: |config| Some(config.symbols.inlined.into()),
     },
+    Key {
+        name: "unwind.table_bytes",
+        help: "Kernel memory for unwinding tables, taken at once: 1MiB to 1GiB. A byte or two for each\n\
+               10 of mapped code.",
+        shape: Shape::Text,
+        set: |config, texts| {
+            values::bytes(one(texts), 1 << 20..=1 << 30).map(|value| config.unwind.table_bytes = value)
+        },
+        show: |config| Some(values::format_bytes(config.unwind.table_bytes).into()),
+    },
+    Key {
+        name: "unwind.cache_bytes",
+        help: "Disk space in state_dir for unwinding tables, so that a restart need not build them: up to 1TiB.",
+        shape: Shape::Text,
+        set: |config, texts| {
+            values::bytes(one(texts), 0..=1 << 40).map(|value| config.unwind.cache_bytes = value)
+        },
+        show: |config| Some(values::format_bytes(config.unwind.cache_bytes).into()),
+    },
 ];
 
 fn list(items: impl Iterator<Item = String>) -> toml::Value {

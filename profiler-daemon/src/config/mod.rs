@@ -47,6 +47,8 @@ pub struct Config {
     pub capture: Capture,
     /// How names are found.
     pub symbols: Symbols,
+    /// Tables for unwinding stacks.
+    pub unwind: Unwind,
 }
 
 /// The on-CPU sampler.
@@ -92,6 +94,15 @@ pub struct Symbols {
     pub inlined: bool,
 }
 
+/// Tables for unwinding stacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unwind {
+    /// Memory of the tables in the kernel, taken at once, 1 MiB to 1 GiB.
+    pub table_bytes: u64,
+    /// Disk space of tables kept across restarts, in [`Config::state_dir`]; 0 keeps none.
+    pub cache_bytes: u64,
+}
+
 /// A checked configuration, and what is odd about where it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
@@ -115,6 +126,7 @@ impl Default for Config {
             log: Log { level: LevelFilter::INFO, format: LogFormat::Text },
             capture: Capture { max_duration: Duration::from_secs(600), max_running: 4 },
             symbols: Symbols { debug_dirs: vec![PathBuf::from("/usr/lib/debug")], inlined: true },
+            unwind: Unwind { table_bytes: 32 << 20, cache_bytes: 256 << 20 },
         }
     }
 }

@@ -26,6 +26,6 @@ pub use loss::{Loss, LossCount, Stage};
 pub use profile::{Activity, Entry, Profile, StackQuality, Value};
 pub use sample::{Measure, RawSample, Sample, StackFlags, StopReason, TaskState, WalkEnd};
 pub use selector::{Selector, SelectorError};
-pub use status::Status;
+pub use status::{Status, Unwinding};
 pub use target::{SamplerKind, Target};
 pub use time::{ClockAnchor, MonoNs, TimeRange};

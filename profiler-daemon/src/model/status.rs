@@ -37,4 +37,25 @@ pub struct Status {
     pub newest: Option<SystemTime>,
     /// Captures that run now.
     pub captures_running: u32,
+    /// The unwinding tables.
+    pub unwinding: Unwinding,
+}
+
+/// The unwinding tables.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unwinding {
+    /// Files with a table in the kernel.
+    pub tables: u64,
+    /// Rows of all tables.
+    pub rows: u64,
+    /// Rows that there is room for.
+    pub rows_room: u64,
+    /// Processes whose mappings the programs know.
+    pub processes: u64,
+    /// Files whose table is being built.
+    pub building: u64,
+    /// Files without usable unwinding information: their stacks follow the frame pointer.
+    pub without: u64,
+    /// Times that a table or a process found no room.
+    pub no_room: u64,
 }

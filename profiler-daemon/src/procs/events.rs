@@ -21,7 +21,7 @@ impl ProcessTable {
             ProcessChange::Fork { child, parent } => self.forked(*child, *parent, event.time),
             ProcessChange::NewImage(pid) => {
                 if let Some(id) = self.current(*pid)
-                    && let Some(process) = self.stale(id, event.time)
+                    && let Some(process) = self.as_of(id, event.time)
                 {
                     process.begin_image(event.time);
                     self.note_change(id);
@@ -56,7 +56,7 @@ impl ProcessTable {
         let mut process = Process::new(child, now);
         process.exe = Arc::clone(&parent.exe);
         process.cgroup = Arc::clone(&parent.cgroup);
-        process.image = Image { since: time, mappings: parent.image.mappings.clone() };
+        process.image = Image { mappings: parent.image.mappings.clone() };
         process.read_at = time;
         process.maps_known = true;
         // Opened now, it stays this process's: what it reads later is never another's.
@@ -68,7 +68,7 @@ impl ProcessTable {
 
     fn mapped(&mut self, pid: Pid, code: &MappedCode, time: MonoNs) {
         let Some(id) = self.current(pid) else { return };
-        if self.stale(id, time).is_none() {
+        if self.as_of(id, time).is_none() {
             return;
         }
         let kind = self.kind_of(id, code);
@@ -102,8 +102,8 @@ impl ProcessTable {
         Some(id)
     }
 
-    /// The process, if what is known of it is older than an event of this time.
-    fn stale(&mut self, id: ProcessId, time: MonoNs) -> Option<&mut Process> {
+    /// The process, if an event of this time is news: not if `/proc` was read after it.
+    fn as_of(&mut self, id: ProcessId, time: MonoNs) -> Option<&mut Process> {
         self.get_mut(id).filter(|process| process.read_at <= time)
     }
 

@@ -42,8 +42,6 @@ const MAX_PAST: usize = 3;
 /// The code of one program, from exec to exec.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Image {
-    /// Since when.
-    pub(super) since: MonoNs,
     /// Executable mappings by address; they do not overlap.
     pub(super) mappings: Vec<Mapping>,
 }
@@ -142,7 +140,7 @@ impl Process {
 
     /// It becomes another program, of which nothing is mapped yet.
     pub(super) fn begin_image(&mut self, at: MonoNs) {
-        let ended = std::mem::replace(&mut self.image, Image { since: at, mappings: Vec::new() });
+        let ended = std::mem::replace(&mut self.image, Image::default());
         self.past.push((at, ended));
         if self.past.len() > MAX_PAST {
             self.past.remove(0);

@@ -7,7 +7,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::model::{ProfileKind, Status};
+use crate::model::{ProfileKind, Status, Unwinding};
 
 /// The `Content-Type` of [`encode`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -41,6 +41,7 @@ pub fn encode(status: &Status, version: &str) -> String {
     recorded(ours, status);
     cost(ours, status);
     stored(ours, status);
+    unwinding(ours, &status.unwinding);
 
     let mut page = String::new();
     // Writing into a String cannot fail; a page cut short would lack its `# EOF` and be refused.
@@ -103,6 +104,25 @@ fn cost(ours: &mut Registry, status: &Status) {
     }
 }
 
+/// The unwinding tables.
+fn unwinding(ours: &mut Registry, unwinding: &Unwinding) {
+    for (name, help, value) in [
+        ("unwinding_tables", "Files with an unwinding table in the kernel", unwinding.tables),
+        ("unwinding_rows", "Rows of all unwinding tables", unwinding.rows),
+        ("unwinding_rows_room", "Rows that there is room for", unwinding.rows_room),
+        ("unwinding_processes", "Processes whose mappings are known in the kernel", unwinding.processes),
+        ("unwinding_building", "Files whose unwinding table is being built", unwinding.building),
+        ("unwinding_without", "Files without usable unwinding information", unwinding.without),
+    ] {
+        ours.register(name, help, ConstGauge::new(value));
+    }
+    ours.register(
+        "unwinding_no_room",
+        "Times that an unwinding table or a process found no room",
+        ConstCounter::new(unwinding.no_room),
+    );
+}
+
 /// What is kept and what is going on.
 fn stored(ours: &mut Registry, status: &Status) {
     ours.register("store_windows", "Sealed windows in the store", ConstGauge::new(status.windows));
@@ -141,6 +161,7 @@ mod tests {
             oldest: None,
             newest: None,
             captures_running: 1,
+            unwinding: Unwinding::default(),
         };
         let page = encode(&status, "0.1.0");
         // A family's rows come in any order: compare as sets where there are several.
@@ -170,6 +191,7 @@ mod tests {
             oldest: None,
             newest: None,
             captures_running: 0,
+            unwinding: Unwinding::default(),
         };
         let page = encode(&status, "0.1.0");
         assert!(!page.contains("bpf_run"), "{page}");

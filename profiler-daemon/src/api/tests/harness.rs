@@ -110,6 +110,7 @@ fn status() -> Status {
         oldest: None,
         newest: None,
         captures_running: 0,
+        unwinding: crate::model::Unwinding::default(),
     }
 }
 
