@@ -24,8 +24,6 @@ mod image;
 mod program;
 mod report;
 mod table;
-mod workers;
-pub use workers::{WorkerOptions, Workers};
 
 pub use build::{build, build_from_bytes, build_from_file};
 pub use report::{Form, Report};
