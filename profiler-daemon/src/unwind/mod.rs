@@ -97,3 +97,6 @@ pub enum Problem {
     #[error("the table builder panicked ({0}): please report it")]
     Panicked(String),
 }
+
+#[cfg(test)]
+mod tests;

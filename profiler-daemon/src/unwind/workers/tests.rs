@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use profiler_common::unwind::Rule;
@@ -30,11 +31,22 @@ fn kind(file: &ObjectFile) -> u8 {
     byte[0]
 }
 
-/// `p` panics, `s` takes a while, everything else is an empty table.
+/// Files that begin with one of these digits are built when their gate opens. One a test.
+static GATES: [AtomicBool; 4] = [const { AtomicBool::new(false) }; 4];
+
+fn open(gate: u8) {
+    GATES[usize::from(gate - b'0')].store(true, Ordering::SeqCst);
+}
+
+/// `p` panics, a digit waits for its gate, everything else is an empty table.
 fn scripted(file: &ObjectFile) -> Result<Table, UnwindError> {
     match kind(file) {
         b'p' => panic!("as told"),
-        b's' => thread::sleep(Duration::from_millis(300)),
+        gate @ b'0'..=b'3' => {
+            while !GATES[usize::from(gate - b'0')].load(Ordering::SeqCst) {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
         _ => {}
     }
     Ok(Table { rules: vec![Rule::NONE], ..Table::default() })
@@ -100,25 +112,27 @@ fn a_panic_costs_its_file_only() {
 #[test]
 fn small_files_pass_a_large_one() {
     let (workers, answers) = Workers::start_with(options(2), None, scripted).unwrap();
-    workers.request(&file(1, b's', 5000));
-    workers.request(&file(2, b's', 5000));
+    workers.request(&file(1, b'0', 5000));
+    workers.request(&file(2, b'0', 5000));
     for serial in 3..20 {
         workers.request(&file(serial, b'.', 10));
     }
-    let order = serials(&answers, 19);
-    // Both large ones come last: while they were built, everything small was.
-    assert_eq!(order[..17], (3..20).collect::<Vec<_>>(), "{order:?}");
+    // The first large one is being built all the while.
+    assert_eq!(serials(&answers, 17), (3..20).collect::<Vec<_>>());
+    open(b'0');
+    assert_eq!(serials(&answers, 2), [1, 2]);
 }
 
 #[test]
 fn a_thread_that_is_alone_starves_nobody() {
     let (workers, answers) = Workers::start_with(options(1), None, scripted).unwrap();
     // Holds the thread until all others wait.
-    workers.request(&file(1, b's', 10));
+    workers.request(&file(1, b'1', 10));
     workers.request(&file(2, b'.', 5000));
     for serial in 3..60 {
         workers.request(&file(serial, b'.', 10));
     }
+    open(b'1');
     let order = serials(&answers, 59);
     let large = order.iter().position(|&serial| serial == 2).unwrap();
     assert!((1..=SMALL_IN_A_ROW + 1).contains(&large), "{order:?}");
@@ -128,7 +142,7 @@ fn a_thread_that_is_alone_starves_nobody() {
 fn one_answer_comes_for_all_who_asked_and_the_queue_is_bounded() {
     let options = WorkersOptions { waiting: 1, ..options(1) };
     let (workers, answers) = Workers::start_with(options, None, scripted).unwrap();
-    let slow = file(1, b's', 10);
+    let slow = file(1, b'2', 10);
     assert_eq!(workers.request(&slow), Requested::Accepted);
     assert_eq!(workers.request(&slow), Requested::Already);
     while !lock(&workers.shared.queue).small.is_empty() {
@@ -136,6 +150,7 @@ fn one_answer_comes_for_all_who_asked_and_the_queue_is_bounded() {
     }
     assert_eq!(workers.request(&file(2, b'.', 10)), Requested::Accepted);
     assert_eq!(workers.request(&file(3, b'.', 10)), Requested::Refused);
+    open(b'2');
     assert_eq!(serials(&answers, 2), [1, 2]);
     assert_eq!(workers.request(&slow), Requested::Accepted);
     assert_eq!(serials(&answers, 1), [1]);
@@ -159,8 +174,9 @@ fn a_file_that_was_written_over_has_no_table() {
 fn threads_end_when_nobody_is_left() {
     let (workers, answers) = Workers::start_with(options(2), None, scripted).unwrap();
     let shared = Arc::downgrade(&workers.shared);
-    workers.request(&file(1, b's', 10));
+    workers.request(&file(1, b'3', 10));
     drop((workers, answers));
+    open(b'3');
     while shared.strong_count() > 0 {
         thread::sleep(Duration::from_millis(1));
     }
