@@ -73,7 +73,8 @@ pub struct CompressedSection {
 
 impl ElfInfo {
     /// Reads the headers of a file; `None` if it is not an ELF file.
-    pub(super) fn read(file: impl AsFd) -> Option<Self> {
+    #[must_use]
+    pub fn read(file: impl AsFd) -> Option<Self> {
         let ident = read_at(&file, 0, 64)?;
         let (magic, class) = (ident.get(..4)?, *ident.get(4)?);
         if magic != b"\x7fELF" {

@@ -2,6 +2,8 @@
 //!
 //! Another architecture gets a file like this one; nothing else in this room knows a register.
 
+pub(super) mod code;
+
 use gimli::{
     CfaRule, Encoding, Format, Operation, Reader, Register, RegisterRule, UnwindExpression, UnwindSection,
     X86_64,
@@ -31,14 +33,6 @@ pub(super) const RETURN_ADDRESS: Register = RA;
 const SIGNAL_BP: i64 = 120;
 const SIGNAL_SP: i64 = 160;
 const SIGNAL_RA: i64 = 168;
-
-/// `mov $15, %rax; syscall` in both encodings: the trampolines of glibc and of musl or Go.
-/// Those of musl and Go have no frame description.
-pub(super) const TRAMPOLINES: [&[u8]; 2] =
-    [&[0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05], &[0xb8, 0x0f, 0, 0, 0, 0x0f, 0x05]];
-
-/// What holds at a trampoline.
-pub(super) const SIGNAL: Rule = Rule { cfa: cfa::SIGNAL, bp: bp::SAME, bp_offset: 0, cfa_offset: 0 };
 
 /// What a row says of the registers that unwinding needs.
 #[derive(Clone, Debug)]
@@ -93,7 +87,7 @@ impl Registers {
                         _ => false,
                     };
             return if signal {
-                (SIGNAL, Form::Signal, None)
+                (code::SIGNAL, Form::Signal, None)
             } else {
                 (Rule::NONE, Form::OtherReturnAddress, None)
             };

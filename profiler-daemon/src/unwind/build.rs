@@ -4,20 +4,16 @@ use std::cmp::Reverse;
 use std::os::fd::AsFd;
 
 use gimli::{BaseAddresses, DebugFrame, EhFrame, LittleEndian};
-use profiler_common::unwind::Rule;
 
 use super::frames::{Frames, Kind, Span};
 use super::image::{Image, Source};
 use super::table::{PAGE_BYTES, Table, Writer};
+use super::unclaimed::{self, covered};
 use super::{Problem, UnwindError, arch};
 use crate::procs::ObjectFile;
 
 /// Most 64 KiB pages of one table: 4 GiB of text.
 const MAX_PAGES: u64 = 1 << 16;
-
-/// Most bytes of an entry point without frame description: the start-up code of every C library
-/// is shorter, and nothing below it is a caller.
-const MAX_ENTRY: u64 = 64;
 
 /// The unwinding table of a mapped file.
 ///
@@ -56,10 +52,17 @@ fn build_from(source: Source<'_>) -> Result<Table, Problem> {
     add_eh_frame(&mut frames, &image, source)?;
     in_order(&mut frames);
     add_debug_frame(&mut frames, &image, source)?;
+    let unclaimed = unclaimed::find(&frames, &image, source);
+    frames.report.entry_points = unclaimed.entry_points;
+    frames.report.trampolines = unclaimed.trampolines;
+    frames.report.plt_slots = unclaimed.plt_slots;
+    for (start, end, rule) in unclaimed.rules {
+        frames.add_span(start, end, rule);
+    }
+    in_order(&mut frames);
     if frames.spans.is_empty() {
         return Err(Problem::NoInformation);
     }
-    add_entry_point(&mut frames, &image, source);
     write(frames)
 }
 
@@ -93,28 +96,6 @@ fn add_debug_frame(frames: &mut Frames, image: &Image, source: Source<'_>) -> Re
     frames.spans.append(&mut new);
     in_order(frames);
     Ok(())
-}
-
-/// Start-up code often has no frame description. What the entry point calls has no other caller
-/// than it, and it has none at all: the walk is complete there.
-fn add_entry_point(frames: &mut Frames, image: &Image, source: Source<'_>) {
-    let start = image.entry;
-    let Some(code) = image.code_at(start).filter(|_| start != 0) else { return };
-    let next_function = frames.spans.iter().map(|span| span.start).find(|&next| next > start);
-    let end =
-        image.next_symbol(source, start, MAX_ENTRY).min(code.end()).min(next_function.unwrap_or(u64::MAX));
-    if covered(&frames.spans, start, start + 1) || end <= start {
-        return;
-    }
-    frames.add_span(start, end, Rule::END);
-    frames.report.entry_points += 1;
-    in_order(frames);
-}
-
-/// Whether any of the spans, which are in order, has an address in `start..end`.
-fn covered(spans: &[Span], start: u64, end: u64) -> bool {
-    let after = spans.partition_point(|span| span.end <= start);
-    spans.get(after).is_some_and(|span| span.start < end)
 }
 
 /// Sorts spans and makes them disjoint. Where two overlap, the later start wins from there on, as

@@ -17,7 +17,7 @@ const MAX_ROWS: usize = 1 << 23;
 /// Most bytes of a common entry; compilers write about 30.
 const MAX_COMMON: u32 = 4096;
 /// Most distinct common entries; a file has a handful.
-const MAX_COMMONS: usize = 1 << 16;
+const MAX_COMMONS: usize = 1 << 14;
 
 type Slice<'a> = EndianSlice<'a, LittleEndian>;
 

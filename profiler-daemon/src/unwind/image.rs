@@ -16,6 +16,8 @@ use super::{Problem, arch};
 pub(super) const MAX_SECTION: u64 = 128 << 20;
 /// Most program and section headers that are looked at.
 const MAX_HEADERS: usize = 8192;
+/// Most procedure linkage tables that are looked at; there are four kinds.
+const MAX_PLTS: usize = 8;
 /// Most bytes of section names.
 const MAX_NAMES: u64 = 1 << 20;
 
@@ -97,7 +99,7 @@ enum Stored {
 /// What unwinding needs to know of a file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Image {
-    /// Executable segments, by ascending address.
+    /// Executable segments, disjoint and by ascending address.
     pub(super) code: Vec<Range>,
     /// All load segments.
     segments: Vec<Range>,
@@ -111,6 +113,8 @@ pub(super) struct Image {
     /// Address of `.text`, which `DW_EH_PE_textrel` counts from.
     pub(super) text: u64,
     symbols: Option<Range>,
+    /// Procedure linkage tables.
+    pub(super) plts: Vec<Range>,
 }
 
 impl Image {
@@ -137,7 +141,14 @@ impl Image {
         {
             image.add_segment(segment);
         }
+        // Disjoint, so that no address is looked at twice whatever the headers say.
         image.code.sort_unstable_by_key(|range| range.address);
+        let mut end = 0;
+        image.code.retain(|range| {
+            let keep = range.size > 0 && range.address >= end;
+            end = if keep { range.end() } else { end };
+            keep
+        });
         image.add_sections(source, header);
         if image.eh_frame.is_none() {
             image.eh_frame = image.eh_frame_by_header(source);
@@ -192,6 +203,9 @@ impl Image {
                 b".debug_frame" if compressed => self.debug_frame = compression(source, range),
                 b".debug_frame" => self.debug_frame = Some((range, Stored::Plain)),
                 b".text" => self.text = range.address,
+                b".plt" | b".plt.sec" | b".plt.got" | b".iplt" if self.plts.len() < MAX_PLTS => {
+                    self.plts.push(range);
+                }
                 _ => {}
             }
             let is_table = kind == elf::SHT_SYMTAB || kind == elf::SHT_DYNSYM && self.symbols.is_none();

@@ -13,21 +13,28 @@
 //! - a frame pointer in another register, or found by an expression other than `bp + n` and
 //!   `sp + n`: the row keeps its CFA, and the frame pointer is said to be lost.
 //!
+//! Code that no frame description speaks of gets a rule only where its bytes or its place tell what
+//! must hold: see `unclaimed.rs`. Elsewhere there is no rule.
+//!
 //! Between two functions there is no rule, but for less than 16 bytes of padding before an aligned
 //! function: there the rule that holds at the first instruction of any function is in force, which
 //! saves a row a function.
 
 mod arch;
 mod build;
+pub mod cache;
 mod frames;
 mod image;
 mod program;
 mod report;
 mod table;
+mod unclaimed;
+mod workers;
 
 pub use build::{build, build_from_bytes, build_from_file};
 pub use report::{Form, Report};
 pub use table::{PageRows, Table};
+pub use workers::{Answer, Requested, Workers, WorkersOptions};
 
 use std::io;
 use std::sync::Arc;
@@ -83,7 +90,13 @@ pub enum Problem {
     /// It could not be read.
     #[error("it cannot be read: {0}")]
     Read(#[source] io::Error),
+    /// It was written over after it was opened: it no longer says what processes have mapped.
+    #[error("it was changed in place while processes have it mapped: restart them")]
+    Changed,
     /// Building panicked, which is a fault of ours that cost this file only.
     #[error("the table builder panicked ({0}): please report it")]
     Panicked(String),
 }
+
+#[cfg(test)]
+mod tests;

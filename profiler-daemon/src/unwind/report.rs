@@ -26,6 +26,8 @@ pub struct Report {
     pub entry_points: u64,
     /// Signal trampolines without a frame description that were recognised by their code.
     pub trampolines: u64,
+    /// Slots of procedure linkage tables without a frame description that were recognised.
+    pub plt_slots: u64,
 }
 
 /// What a row says, as far as these tables care.
@@ -121,6 +123,7 @@ impl Report {
             self.dropped_rules,
             self.entry_points,
             self.trampolines,
+            self.plt_slots,
         ]);
         array
     }
@@ -143,11 +146,12 @@ impl Report {
             dropped_rules: at(7),
             entry_points: at(8),
             trampolines: at(9),
+            plt_slots: at(10),
         }
     }
 
     /// Numbers in a report.
-    pub(super) const FIELDS: usize = Form::COUNT + 10;
+    pub(super) const FIELDS: usize = Form::COUNT + 11;
 }
 
 #[cfg(test)]
