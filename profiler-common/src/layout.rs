@@ -50,8 +50,6 @@ pub struct KernelLayout {
     pub switch_has_state: u32,
     /// Depth limit of the kernel's own stack walk (`kernel.perf_event_max_stack`).
     pub max_stack: u32,
-    /// 1 where the kernel has `bpf_loop` (from 5.17).
-    pub has_bpf_loop: u32,
     /// 1 in a checking run: every walk is done again without cache and window, and compared.
     pub check_walks: u32,
     /// 1 in a measuring run: every walk is timed, beside the kernel's own along frame pointers.

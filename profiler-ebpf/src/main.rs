@@ -85,19 +85,35 @@ pub extern "C" fn off_cpu_sweep(ctx: *mut sweep::TaskIterContext) -> i32 {
     0
 }
 
-/// One step of an on-CPU walk where the kernel has no `bpf_loop`. Exported, which makes it a global
-/// function to the verifier: looked at once, however often it is called.
+// Bodies of walks. Exported, which makes them global functions to the verifier: it looks at each
+// once, however often they are called.
+
+/// Steps of an on-CPU walk.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn on_cpu_walk_step(_round: u32) -> u32 {
-    oncpu::walk_step()
+pub extern "C" fn on_cpu_walk() -> u32 {
+    oncpu::walk_steps()
 }
 
-/// The same for off-CPU walks.
+/// Steps of an off-CPU walk.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn off_cpu_walk_step(_round: u32) -> u32 {
-    offcpu::walk_step()
+pub extern "C" fn off_cpu_walk() -> u32 {
+    offcpu::walk_steps()
+}
+
+/// Steps of the second on-CPU walk in a checking run.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn on_cpu_check() -> u32 {
+    measure::plain_steps(0)
+}
+
+/// Steps of the second off-CPU walk in a checking run.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn off_cpu_check() -> u32 {
+    measure::plain_steps(1)
 }
 
 /// GPL-compatible, as the kernel demands of programs that use its tracing helpers.

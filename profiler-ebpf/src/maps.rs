@@ -38,7 +38,6 @@ pub static KERNEL: KernelLayout = KernelLayout {
     kernfs_node_id: 0,
     switch_has_state: 0,
     max_stack: 0,
-    has_bpf_loop: 0,
     check_walks: 0,
     time_walks: 0,
     self_tgid: 0,

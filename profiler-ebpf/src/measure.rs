@@ -5,7 +5,7 @@ use core::ptr::null_mut;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::BPF_F_USER_STACK;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use aya_ebpf::helpers::generated::{bpf_get_stack, bpf_loop};
+use aya_ebpf::helpers::generated::bpf_get_stack;
 use aya_ebpf::programs::PerfEventContext;
 use profiler_common::counters::Counter;
 use profiler_common::limits::MAX_USER_FRAMES;
@@ -16,9 +16,9 @@ use crate::maps::{CHECK_SCRATCH, Scratch, kernel};
 use crate::walk::{self, Walk};
 
 /// Walks again without cache and window, and counts whether the result is the same. `slot` tells
-/// kinds of program apart.
+/// kinds of program apart; `body` is [`plain_steps`] of that slot.
 #[inline(always)]
-pub fn check(scratch: *mut Scratch, registers: &Registers, slot: u32) {
+pub fn check(scratch: *mut Scratch, registers: &Registers, slot: u32, body: extern "C" fn() -> u32) {
     if kernel!(check_walks) == 0 {
         return;
     }
@@ -27,49 +27,29 @@ pub fn check(scratch: *mut Scratch, registers: &Registers, slot: u32) {
     let (first, second) = unsafe { (&*scratch, &mut *plain) };
     // The same list of mappings as the walk under test, whatever user space does meanwhile.
     walk::begin_again(second, &first.walk, registers);
-    let mut context = Compared { first: scratch, second: plain, differ: 0 };
-    // SAFETY: the callbacks have the signature the helper wants, and the context outlives them.
-    unsafe {
-        bpf_loop(MAX_USER_FRAMES as u32, plain_step as *mut _, (&raw mut context).cast(), 0);
-        bpf_loop(MAX_USER_FRAMES as u32, compare as *mut _, (&raw mut context).cast(), 0);
+    walk::run(body);
+    let mut same = first.walk.ended_as(&second.walk);
+    for index in 0..MAX_USER_FRAMES {
+        if index as u64 >= first.walk.frames() {
+            break;
+        }
+        if first.frames[index] != second.frames[index] {
+            same = false;
+            break;
+        }
     }
-    let same = first.walk.ended_as(&second.walk) && context.differ == 0;
     emit::count(Counter::WalksChecked, 1);
     if !same {
         emit::count(Counter::WalksDiffered, 1);
     }
 }
 
-#[repr(C)]
-struct Compared {
-    first: *mut Scratch,
-    second: *mut Scratch,
-    differ: u64,
-}
-
-unsafe extern "C" fn plain_step(_round: u32, context: *mut Compared) -> i64 {
-    // SAFETY: the context of `check`.
-    unsafe { if walk::step::<false>((*context).second, null_mut()) { 0 } else { 1 } }
-}
-
-unsafe extern "C" fn compare(index: u32, context: *mut Compared) -> i64 {
-    // SAFETY: the context of `check`.
-    let (first, second) = unsafe { (&*(*context).first, &*(*context).second) };
-    if u64::from(index) >= first.walk.frames() {
-        return 1;
-    }
-    let at = index as usize & (MAX_USER_FRAMES - 1);
-    // SAFETY: masked to the user part of the frames.
-    let same = unsafe {
-        (&raw const first.frames).cast::<u64>().add(at).read_volatile()
-            == (&raw const second.frames).cast::<u64>().add(at).read_volatile()
-    };
-    if same {
-        return 0;
-    }
-    // SAFETY: as above.
-    unsafe { (*context).differ = 1 };
-    1
+/// Some steps of the second walk of a slot; 0 ends it.
+#[inline(always)]
+pub fn plain_steps(slot: u32) -> u32 {
+    let Some(plain) = CHECK_SCRATCH.get_ptr_mut(slot) else { return 0 };
+    // SAFETY: a value of this CPU and kind of program; no cache is used.
+    unsafe { walk::steps::<false>(plain, null_mut()) }
 }
 
 /// Runs a walk and, in a measuring run, the kernel's own beside it, and counts the time of each.

@@ -104,8 +104,7 @@ fn switch_out(ctx: &BtfTracePointContext, settings: &Settings, now: u64) {
 /// memory can be read; at switch-in it cannot.
 #[inline(always)]
 fn user_stack(state: &mut ThreadState, task: Task) {
-    let (Some(scratch), Some(cache), Some(registers)) =
-        (OFF_CPU_SCRATCH.get_ptr_mut(0), cache(), arch::saved_registers(task))
+    let (Some(scratch), Some(registers)) = (OFF_CPU_SCRATCH.get_ptr_mut(0), arch::saved_registers(task))
     else {
         state.flags |= FLAG_USER_MISSING;
         state.verdict = verdict::NO_REGISTERS;
@@ -114,8 +113,8 @@ fn user_stack(state: &mut ThreadState, task: Task) {
     // SAFETY: this CPU's scratch for this program type.
     let record = unsafe { &mut *scratch };
     walk::begin(record, &registers, task::tgid(task), task::process_start(task));
-    walk::run(scratch, cache, crate::off_cpu_walk_step);
-    measure::check(scratch, &registers, 1);
+    walk::run(crate::off_cpu_walk);
+    measure::check(scratch, &registers, 1, crate::off_cpu_check);
     state.verdict = record.walk.verdict as u8;
     if record.walk.guessed != 0 {
         state.flags |= FLAG_USER_GUESSED;
@@ -128,12 +127,12 @@ fn user_stack(state: &mut ThreadState, task: Task) {
     state.user_bytes = bytes as u16;
 }
 
-/// One step of the walk that is under way on this CPU; 0 ends it.
+/// Some steps of the walk that is under way on this CPU; 0 ends it.
 #[inline(always)]
-pub fn walk_step() -> u32 {
+pub fn walk_steps() -> u32 {
     let (Some(scratch), Some(cache)) = (OFF_CPU_SCRATCH.get_ptr_mut(0), cache()) else { return 0 };
     // SAFETY: values of this CPU and this kind of program.
-    u32::from(unsafe { walk::step::<true>(scratch, cache) })
+    unsafe { walk::steps::<true>(scratch, cache) }
 }
 
 #[inline(always)]

@@ -65,14 +65,14 @@ pub fn sample(ctx: &PerfEventContext) {
 fn user_stack(ctx: &PerfEventContext, scratch: *mut Scratch, task: Task) -> u64 {
     // SAFETY: this CPU's scratch.
     let record = unsafe { &mut *scratch };
-    let (Some(registers), Some(cache)) = (arch::interrupted_registers(ctx, task), cache()) else {
+    let Some(registers) = arch::interrupted_registers(ctx, task) else {
         record.header.flags |= FLAG_USER_MISSING;
         record.header.verdict = verdict::NO_REGISTERS;
         return 0;
     };
     walk::begin(record, &registers, record.header.pid, record.header.process_start_ns);
-    measure::timed(ctx, scratch, || walk::run(scratch, cache, crate::on_cpu_walk_step));
-    measure::check(scratch, &registers, 0);
+    measure::timed(ctx, scratch, || walk::run(crate::on_cpu_walk));
+    measure::check(scratch, &registers, 0, crate::on_cpu_check);
     record.header.verdict = record.walk.verdict as u8;
     if record.walk.guessed != 0 {
         record.header.flags |= FLAG_USER_GUESSED;
@@ -80,12 +80,12 @@ fn user_stack(ctx: &PerfEventContext, scratch: *mut Scratch, task: Task) -> u64 
     record.walk.frames()
 }
 
-/// One step of the walk that is under way on this CPU; 0 ends it.
+/// Some steps of the walk that is under way on this CPU; 0 ends it.
 #[inline(always)]
-pub fn walk_step() -> u32 {
+pub fn walk_steps() -> u32 {
     let (Some(scratch), Some(cache)) = (ON_CPU_SCRATCH.get_ptr_mut(0), cache()) else { return 0 };
     // SAFETY: values of this CPU and this kind of program.
-    u32::from(unsafe { walk::step::<true>(scratch, cache) })
+    unsafe { walk::steps::<true>(scratch, cache) }
 }
 
 #[inline(always)]

@@ -1,14 +1,11 @@
 //! The walk of a user stack by unwinding tables: from the leaf to the outermost frame.
 
-use core::ffi::c_void;
-
-use aya_ebpf::helpers::generated::bpf_loop;
 use profiler_common::limits::MAX_USER_FRAMES;
 use profiler_common::settings::CLOCK_TICK_NS;
 use profiler_common::unwind::{Mapping, bp, cfa, verdict};
 
 use crate::arch::{Registers, signal_frame};
-use crate::maps::{PROCESSES, Scratch, kernel};
+use crate::maps::{PROCESSES, Scratch};
 use crate::rules::{self, Cache, Code, kind};
 use crate::window::{self, Window};
 
@@ -34,12 +31,8 @@ pub struct Walk {
     window: Window,
 }
 
-/// What the loop hands to each step.
-#[repr(C)]
-struct Context {
-    scratch: *mut Scratch,
-    cache: *mut Cache,
-}
+/// Steps that one call of a walk's body makes: what a call costs is shared by so many frames.
+const STEPS: usize = 4;
 
 /// Prepares a walk of the stack that these registers belong to, in this process; the leaf is the
 /// first frame.
@@ -77,30 +70,31 @@ fn start(scratch: &mut Scratch, registers: &Registers) {
     scratch.frames[0] = registers.ip;
 }
 
-/// Runs a walk that has begun, with the cache or, in a checking build, without it.
-/// `step` is the loop's body for kernels that have no `bpf_loop` (before 5.17): a global function,
-/// which the verifier looks at once however often it is called.
+/// Runs a walk that has begun. `body` makes some steps, see [`steps`]; it must be a global function:
+/// the verifier looks at it once, however often it is called. `bpf_loop` would call it through a
+/// pointer, which costs as much again as the step itself where retpolines are on.
 #[inline(always)]
-pub fn run(scratch: *mut Scratch, cache: *mut Cache, step: extern "C" fn(u32) -> u32) {
-    if kernel!(has_bpf_loop) != 0 {
-        let mut context = Context { scratch, cache };
-        // SAFETY: the callback has the signature the helper wants, and the context outlives it.
-        unsafe {
-            bpf_loop(MAX_USER_FRAMES as u32, body as *mut c_void, (&raw mut context).cast(), 0);
-        }
-    } else {
-        for round in 0..MAX_USER_FRAMES as u32 {
-            if step(round) == 0 {
-                break;
-            }
+pub fn run(body: extern "C" fn() -> u32) {
+    for _ in 0..MAX_USER_FRAMES / STEPS + 1 {
+        if body() == 0 {
+            break;
         }
     }
 }
 
-/// Body of `bpf_loop`: 1 stops it.
-unsafe extern "C" fn body(_round: u32, context: *mut Context) -> i64 {
-    // SAFETY: the context of `run`.
-    unsafe { if step::<true>((*context).scratch, (*context).cache) { 0 } else { 1 } }
+/// Some steps of a walk; 0 ends it.
+///
+/// # Safety
+/// As of [`step`].
+#[inline(always)]
+pub unsafe fn steps<const FAST: bool>(scratch: *mut Scratch, cache: *mut Cache) -> u32 {
+    for _ in 0..STEPS {
+        // SAFETY: the caller's promise.
+        if !unsafe { step::<FAST>(scratch, cache) } {
+            return 0;
+        }
+    }
+    1
 }
 
 /// Goes from a frame to its caller; `false` ends the walk. `FAST` uses the cache and the window.

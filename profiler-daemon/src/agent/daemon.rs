@@ -1,5 +1,6 @@
 //! `profiler daemon`: samples the host all the time and serves what it saw.
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -22,7 +23,7 @@ use crate::model::{Finding, KindLoss, ProfileKind, Severity, Status, Target, Unw
 use crate::store::{Store, StoreOptions};
 use crate::symbolize;
 use crate::telemetry::metrics;
-use crate::unwind;
+use crate::unwind::cache::Cache;
 
 /// Sealed windows that may wait for the store.
 const WINDOWS: usize = 8;
@@ -69,8 +70,7 @@ async fn run(config: &Config) -> Result<(), AgentError> {
         ..symbolize::Options::default()
     };
     let (sink, sealed) = mpsc::channel(WINDOWS);
-    let unwinding = unwind::WorkerOptions::default();
-    let pipeline = Pipeline::start(kernel, symbols, unwinding, windows, sink)?;
+    let pipeline = Pipeline::start(kernel, symbols, table_cache(config), windows, sink)?;
     let kernel = pipeline.kernel();
     kernel.start_on_cpu(config.on_cpu.frequency, Target::Host).await.map_err(refused)?;
 
@@ -129,6 +129,27 @@ async fn run(config: &Config) -> Result<(), AgentError> {
     match served {
         Ok(result) => result.map_err(AgentError::Serve),
         Err(_) => Err(AgentError::PipelineEnded),
+    }
+}
+
+/// Where unwinding tables are kept across restarts. Without it they are built anew.
+fn table_cache(config: &Config) -> Option<Arc<Cache>> {
+    if config.unwind.cache_bytes == 0 {
+        return None;
+    }
+    let directory = config.state_dir.join("unwind");
+    let opened = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o750)
+        .create(&config.state_dir)
+        .map_err(|error| error.to_string())
+        .and_then(|()| Cache::open(&directory, config.unwind.cache_bytes).map_err(|error| error.to_string()));
+    match opened {
+        Ok(cache) => Some(Arc::new(cache)),
+        Err(error) => {
+            warn!(directory = %directory.display(), error, "unwinding tables are not kept across restarts");
+            None
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::kernel::{self, Kernel, KernelError};
 use crate::model::{Batch, ClockAnchor, KindLoss, Profile, ProfileKind, Target, Window};
 use crate::procs::SharedTable;
 use crate::symbolize::{self, Symbolizer};
-use crate::unwind;
+use crate::unwind::cache::Cache;
 
 /// Batches that may wait between two stages: with one batch per 50 ms, more than a second.
 const BATCHES: usize = 32;
@@ -52,7 +52,7 @@ impl Pipeline {
     pub(super) fn start(
         mut kernel: Kernel,
         symbols: symbolize::Options,
-        unwinding: unwind::WorkerOptions,
+        cache: Option<Arc<Cache>>,
         windows: aggregate::Options,
         sink: mpsc::Sender<Window>,
     ) -> Result<Self, AgentError> {
@@ -63,7 +63,7 @@ impl Pipeline {
         let tables = kernel.take_tables().ok_or(AgentError::PipelineEnded)?;
         // Events first, then what there is: nothing falls between the two.
         kernel.watch_processes();
-        let (unwinding, events) = Unwinding::start(procs.clone(), tables, unwinding)?;
+        let (unwinding, events) = Unwinding::start(procs.clone(), tables, cache)?;
         let (kernel, kernel_task) = kernel_task::start(kernel, events, raw_out)
             .map_err(|source| AgentError::System { doing: "watch the ring buffers", source })?;
         let symbolizer = Symbolizer::spawn(symbols, procs, raw_in, named_out)?;

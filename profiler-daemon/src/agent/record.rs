@@ -20,7 +20,6 @@ use crate::kernel::{Kernel, Options, Runs, Walks, preflight};
 use crate::model::{Pid, Profile, ProfileKind, Target, TimeRange};
 use crate::render::{self, About};
 use crate::symbolize;
-use crate::unwind;
 
 const SESSION: u64 = 1;
 /// How often progress is shown and the targets are looked at.
@@ -57,14 +56,12 @@ async fn run(args: &RecordArgs) -> Result<(), AgentError> {
     let runs = Runs {
         check_walks: args.walks.contains(&WalkRun::Check),
         time_walks: args.walks.contains(&WalkRun::Time),
-        without_bpf_loop: args.walks.contains(&WalkRun::PlainLoop),
     };
     let kernel = Kernel::load(&Options { runs, ..Options::for_rate(cpus, args.frequency) })?;
     // Sessions only: nobody reads windows.
     let windows = aggregate::Options { window: None, ..aggregate::Options::default() };
     let (sink, _unread) = mpsc::channel(1);
-    let unwinding = unwind::WorkerOptions::default();
-    let pipeline = Pipeline::start(kernel, symbolize::Options::default(), unwinding, windows, sink)?;
+    let pipeline = Pipeline::start(kernel, symbolize::Options::default(), None, windows, sink)?;
     pipeline.unwinding().ready().await;
     let sessions = pipeline.sessions();
     let min_block_ns = args.min_block().as_nanos() as u64;

@@ -18,7 +18,8 @@ use super::error::AgentError;
 use crate::kernel::{InstalledTable, NoRoom, TableStats, Tables, Watched};
 use crate::model::{ProcessId, Unwinding as Status};
 use crate::procs::{self, Mapping, MappingKind, ObjectFile, SharedTable};
-use crate::unwind::{self, Table, UnwindError, Workers};
+use crate::unwind::cache::Cache;
+use crate::unwind::{self, Answer, Requested, Table, Workers, WorkersOptions};
 
 /// Batches of events that may wait. With one every 50 ms there is never more than a few.
 const BATCHES: usize = 256;
@@ -36,7 +37,7 @@ const VDSO: u64 = 0;
 /// What goes into the thread.
 enum Message {
     Watched { watched: Watched, number: u64 },
-    Built { file: u64, result: Result<Arc<Table>, UnwindError> },
+    Built(Answer),
     Stop,
 }
 
@@ -82,16 +83,23 @@ impl Unwinding {
     pub(super) fn start(
         procs: SharedTable,
         tables: Tables,
-        options: unwind::WorkerOptions,
+        cache: Option<Arc<Cache>>,
     ) -> Result<(Self, Events), AgentError> {
-        let failed = |source| AgentError::System { doing: "start the unwinding thread", source };
+        let failed = |source| AgentError::System { doing: "start the unwinding threads", source };
         let (sender, receiver) = sync_channel(BATCHES);
+        let (workers, answers) = Workers::start(WorkersOptions::default(), cache).map_err(failed)?;
         let built = sender.clone();
-        let workers = Workers::start(options, move |file, result| {
-            // The thread has ended: nobody needs the table any more.
-            let _ended = built.send(Message::Built { file, result });
-        })
-        .map_err(failed)?;
+        std::thread::Builder::new()
+            .name("tables".to_owned())
+            .spawn(move || {
+                // Ends with the workers, or when nobody needs tables any more.
+                for answer in answers {
+                    if built.send(Message::Built(answer)).is_err() {
+                        return;
+                    }
+                }
+            })
+            .map_err(failed)?;
         let snapshot = Arc::new(Mutex::new(Status::default()));
         let (ready_sender, ready) = watch::channel(false);
         let state = State {
@@ -103,6 +111,7 @@ impl Unwinding {
             snapshot: Arc::clone(&snapshot),
             no_room: 0,
             warned: false,
+            refused: false,
         };
         let thread = std::thread::Builder::new()
             .name("unwinding".to_owned())
@@ -148,6 +157,8 @@ struct State {
     snapshot: Arc<Mutex<Status>>,
     no_room: u64,
     warned: bool,
+    /// Files were refused since all processes were looked at.
+    refused: bool,
 }
 
 struct File {
@@ -183,7 +194,7 @@ impl State {
                         self.reconcile();
                     }
                 }
-                Ok(Message::Built { file, result }) => self.built(file, result),
+                Ok(Message::Built(answer)) => self.built(answer),
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -226,6 +237,12 @@ impl State {
         let gone: Vec<ProcessId> = self.processes.keys().filter(|id| !there.contains(id)).copied().collect();
         for id in gone {
             self.forget(id);
+        }
+        if std::mem::take(&mut self.refused) {
+            let all: Vec<ProcessId> = self.processes.keys().copied().collect();
+            for id in all {
+                self.publish(id);
+            }
         }
         self.publish_changed();
     }
@@ -294,9 +311,8 @@ impl State {
             return;
         }
         let state = match file {
-            Some(file) if self.workers.request(Arc::clone(file)) => FileState::Building,
-            // The next publication of the process asks again.
-            Some(_) => return,
+            Some(file) if self.workers.request(file) == Requested::Refused => return self.refuse(),
+            Some(_) => FileState::Building,
             None => FileState::Building,
         };
         let file = File { _file: file.cloned(), state, users: FxHashSet::default(), unused_since: None };
@@ -315,24 +331,27 @@ impl State {
         }
     }
 
-    fn built(&mut self, key: u64, result: Result<Arc<Table>, UnwindError>) {
-        self.install(key, result);
-        let users: Vec<ProcessId> =
-            self.files.get(&key).into_iter().flat_map(|file| file.users.iter().copied()).collect();
-        for id in users {
-            self.publish(id);
-        }
+    /// Too many files wait: those that are refused are asked for again with the next change of
+    /// their processes, at the latest when all are compared with `/proc`.
+    fn refuse(&mut self) {
+        debug!("too many files wait for their unwinding tables");
+        self.refused = true;
     }
 
-    fn install(&mut self, key: u64, result: Result<Arc<Table>, UnwindError>) {
-        let state = match result {
+    fn built(&mut self, answer: Answer) {
+        let state = match answer.table {
             Ok(table) => self.ready(&table),
             Err(error) => {
                 debug!(%error, "no unwinding table");
                 FileState::Without
             }
         };
-        self.set_state(key, state);
+        self.set_state(answer.serial, state);
+        let users: Vec<ProcessId> =
+            self.files.get(&answer.serial).into_iter().flat_map(|file| file.users.iter().copied()).collect();
+        for id in users {
+            self.publish(id);
+        }
     }
 
     fn ready(&mut self, table: &Table) -> FileState {

@@ -88,8 +88,6 @@ pub enum WalkRun {
     Check,
     /// Time it, and the kernel's own along frame pointers beside it.
     Time,
-    /// Do it as on kernels without `bpf_loop`.
-    PlainLoop,
 }
 
 /// Who is recorded.

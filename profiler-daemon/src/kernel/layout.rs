@@ -38,7 +38,6 @@ pub(super) fn read(runs: super::Runs) -> Result<KernelLayout, KernelError> {
         kernfs_node_id: node.field("id")?,
         switch_has_state: u32::from(switch_has_state(&types)?),
         max_stack: max_stack(),
-        has_bpf_loop: u32::from(has_bpf_loop(&types) && !runs.without_bpf_loop),
         check_walks: u32::from(runs.check_walks),
         time_walks: u32::from(runs.time_walks),
         self_tgid: std::process::id(),
@@ -94,16 +93,6 @@ fn switch_has_state(types: &TypeInformation) -> Result<bool, KernelError> {
         Some(TypeVariant::FuncProto(prototype)) => Ok(prototype.parameter_list().len() >= 5),
         _ => Err(missing()),
     }
-}
-
-/// Whether the kernel has the helper `bpf_loop` (from 5.17): `enum bpf_func_id` then names it.
-fn has_bpf_loop(types: &TypeInformation) -> bool {
-    types.get().values().any(|kind| match kind {
-        TypeVariant::Enum(found) => {
-            found.named_value_list().iter().any(|value| value.name == "BPF_FUNC_loop")
-        }
-        _ => false,
-    })
 }
 
 /// Bytes as the parser wants them.

@@ -35,8 +35,6 @@ pub struct Runs {
     pub check_walks: bool,
     /// Time every walk, and the kernel's own along frame pointers beside it.
     pub time_walks: bool,
-    /// Walk as on kernels without `bpf_loop`.
-    pub without_bpf_loop: bool,
 }
 
 impl Options {
