@@ -62,7 +62,10 @@ async fn run(args: &RecordArgs) -> Result<(), AgentError> {
     let windows = aggregate::Options { window: None, ..aggregate::Options::default() };
     let (sink, _unread) = mpsc::channel(1);
     let pipeline = Pipeline::start(kernel, symbolize::Options::default(), None, windows, sink)?;
-    pipeline.unwinding().ready().await;
+    tokio::select! {
+        () = pipeline.unwinding().ready() => {}
+        () = stop.received() => return Err(AgentError::NoData("stopped before it began".to_owned())),
+    }
     let sessions = pipeline.sessions();
     let min_block_ns = args.min_block().as_nanos() as u64;
     let spec = SessionSpec { session: SESSION, kind, target: target.clone(), min_block_ns, frequency_hz };

@@ -126,9 +126,10 @@ impl Unwinding {
         Arc::clone(&self.snapshot)
     }
 
-    /// Waits until the processes that ran at the start can be unwound, but not for long.
+    /// Waits until the processes that ran at the start can be unwound, but not for long: what is to
+    /// be recorded happens now.
     pub(super) fn ready(&self) -> impl Future<Output = ()> + Send + use<> {
-        const AT_MOST: Duration = Duration::from_secs(10);
+        const AT_MOST: Duration = Duration::from_secs(3);
         let mut ready = self.ready.clone();
         async move {
             if tokio::time::timeout(AT_MOST, ready.wait_for(|ready| *ready)).await.is_err() {
