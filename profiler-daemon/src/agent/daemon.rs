@@ -18,7 +18,7 @@ use crate::api::{self, Endpoints, Listener, Services};
 use crate::capture::{Captures, Limits};
 use crate::config::{Config, Listen};
 use crate::kernel::{Kernel, Options, preflight};
-use crate::model::{Finding, KindLoss, ProfileKind, Severity, Status, Target, Window};
+use crate::model::{Finding, KindLoss, KindQuality, ProfileKind, Severity, Status, Target, Window};
 use crate::store::{Store, StoreOptions};
 use crate::symbolize;
 use crate::telemetry::metrics;
@@ -86,6 +86,7 @@ async fn run(config: &Config) -> Result<(), AgentError> {
         frequency_hz: config.on_cpu.frequency,
         kernel: kernel.clone(),
         lost: pipeline.lost(),
+        stacks: pipeline.stacks(),
         store: Arc::clone(&store),
         captures: Arc::clone(&captures),
     };
@@ -182,6 +183,7 @@ struct Observer {
     frequency_hz: u32,
     kernel: KernelHandle,
     lost: Arc<Mutex<KindLoss>>,
+    stacks: Arc<Mutex<KindQuality>>,
     store: Arc<Store>,
     captures: Arc<Captures>,
 }
@@ -201,6 +203,7 @@ impl Observer {
             on_cpu_samples: kernel.counters.on_cpu_samples,
             off_cpu_intervals: kernel.counters.off_cpu_intervals,
             loss: self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            stacks: *self.stacks.lock().unwrap_or_else(PoisonError::into_inner),
             windows: stored.windows,
             store_bytes: stored.bytes,
             oldest: stored.oldest,

@@ -14,7 +14,7 @@ mod status;
 mod target;
 mod time;
 
-pub use batch::{Batch, KindLoss, RawBatch, Window};
+pub use batch::{Batch, KindLoss, KindQuality, RawBatch, Window};
 pub use finding::{Finding, Severity};
 pub use frame::{Frame, FrameKind, Module, SourceLine};
 pub use id::{CgroupId, Comm, Pid, ProcessId, Tid};

@@ -82,10 +82,14 @@ impl std::ops::AddAssign for Value {
 pub struct StackQuality {
     /// All records.
     pub records: u64,
+    /// Records of threads that have a user stack: what the shares of complete and stopped ones are of.
+    pub user_stacks: u64,
     /// User stacks walked to the outermost frame.
     pub complete: u64,
     /// User or kernel stacks cut at the depth limit.
     pub truncated: u64,
+    /// User stacks cut at the depth limit.
+    pub user_truncated: u64,
     /// User stacks that ended early, by reason: see [`StopReason::ALL`].
     pub stopped: [u64; StopReason::ALL.len()],
     /// Stacks with frames found by following the frame pointer, for want of unwinding tables.
@@ -101,8 +105,11 @@ pub struct StackQuality {
 }
 
 impl StackQuality {
-    fn add(&mut self, flags: StackFlags, stack: &[Arc<Frame>]) {
+    /// Counts one record.
+    pub fn add(&mut self, flags: StackFlags, stack: &[Arc<Frame>]) {
         self.records += 1;
+        self.user_stacks += u64::from(flags.walk != WalkEnd::None || flags.user_missing);
+        self.user_truncated += u64::from(flags.walk == WalkEnd::Truncated);
         self.complete += u64::from(flags.walk == WalkEnd::Complete);
         self.truncated += u64::from(flags.kernel_truncated || flags.walk == WalkEnd::Truncated);
         for (count, reason) in self.stopped.iter_mut().zip(StopReason::ALL) {
@@ -121,9 +128,20 @@ impl StackQuality {
         self.stopped.iter().sum()
     }
 
+    /// The reasons for which user stacks ended early and how many did, most frequent first.
+    #[must_use]
+    pub fn stop_counts(&self) -> Vec<(StopReason, u64)> {
+        let mut counts: Vec<_> =
+            StopReason::ALL.into_iter().zip(self.stopped).filter(|(_, count)| *count > 0).collect();
+        counts.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
+        counts
+    }
+
     /// Adds another profile's counts.
     pub fn merge(&mut self, other: &Self) {
         self.records += other.records;
+        self.user_stacks += other.user_stacks;
+        self.user_truncated += other.user_truncated;
         self.complete += other.complete;
         self.truncated += other.truncated;
         for (count, more) in self.stopped.iter_mut().zip(other.stopped) {
@@ -377,6 +395,32 @@ mod tests {
         let profile = profile(ProfileKind::OffCpu, &[("a", 600), ("b", 600), ("c", 900)]);
         assert_eq!(profile.entries().map(|entry| entry.shown).sum::<u64>(), 2);
         assert_eq!(profile.total_shown(), 2);
+    }
+
+    #[test]
+    fn every_user_stack_has_one_end_and_kernel_threads_have_none() {
+        let ends = [
+            WalkEnd::Complete,
+            WalkEnd::Truncated,
+            WalkEnd::Stopped(StopReason::NoRule),
+            WalkEnd::Stopped(StopReason::NoRule),
+            WalkEnd::Stopped(StopReason::NoTable),
+            WalkEnd::None,
+        ];
+        let mut quality = StackQuality::default();
+        for walk in ends {
+            quality.add(StackFlags { walk, ..StackFlags::default() }, &[frame("a")]);
+        }
+        // The kernel's half is cut as well: that is another stack.
+        let flags = StackFlags { user_missing: true, kernel_truncated: true, ..StackFlags::default() };
+        quality.add(flags, &[]);
+        quality.merge(&quality.clone());
+        assert_eq!((quality.records, quality.user_stacks, quality.frames), (14, 12, 12));
+        assert_eq!((quality.complete, quality.user_truncated, quality.truncated), (2, 2, 4));
+        assert_eq!(quality.stop_counts(), [(StopReason::NoRule, 4), (StopReason::NoTable, 2)]);
+        assert_eq!(quality.stopped_early(), 6);
+        let ends = quality.complete + quality.user_truncated + quality.stopped_early();
+        assert_eq!(ends + quality.user_missing, quality.user_stacks);
     }
 
     #[test]
