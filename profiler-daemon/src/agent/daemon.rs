@@ -61,6 +61,7 @@ async fn run(config: &Config) -> Result<(), AgentError> {
     let symbols = symbolize::Options {
         debug_dirs: config.symbols.debug_dirs.clone(),
         inlined: config.symbols.inlined,
+        debuginfod: debuginfod(config),
         ..symbolize::Options::default()
     };
     let (sink, sealed) = mpsc::channel(WINDOWS);
@@ -136,6 +137,16 @@ async fn keep(mut sealed: mpsc::Receiver<Window>, store: Arc<Store>) {
     while let Some(window) = sealed.recv().await {
         store.insert(window);
     }
+}
+
+/// The servers that are asked for debug information, if any are configured.
+fn debuginfod(config: &Config) -> Option<symbolize::DebuginfodOptions> {
+    let urls = config.symbols.debuginfod_urls.clone();
+    (!urls.is_empty()).then(|| symbolize::DebuginfodOptions {
+        urls,
+        cache_dir: config.state_dir.join("debuginfod"),
+        cache_bytes: config.symbols.debuginfod_cache_bytes,
+    })
 }
 
 fn endpoints(config: &Config) -> Endpoints {

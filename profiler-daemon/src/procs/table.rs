@@ -132,6 +132,12 @@ impl ProcessTable {
         process.perf_map.clone()
     }
 
+    /// The process as it was last looked at, if it is in the table.
+    #[must_use]
+    pub fn get(&self, id: ProcessId) -> Option<&Process> {
+        self.processes.get(&id)
+    }
+
     /// Whether the process is in the table.
     #[must_use]
     pub fn contains(&self, id: ProcessId) -> bool {

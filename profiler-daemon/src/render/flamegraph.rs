@@ -11,7 +11,7 @@ use super::{About, name, summary_line};
 use crate::model::{Profile, ProfileKind};
 
 /// Longest subtitle, in characters: what fits the 1200 pixels that viewers without JavaScript show.
-const SUBTITLE_CHARS: usize = 150;
+const SUBTITLE_CHARS: usize = 160;
 
 /// Narrowest frame that is drawn, in percent of the whole: an eighth of a pixel, and at most
 /// 10 000 frames a level.

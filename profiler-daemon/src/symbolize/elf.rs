@@ -13,9 +13,13 @@ use blazesym::symbolize::source::{Elf, Source};
 use blazesym::symbolize::{Input, Sym, Symbolized, Symbolizer, evict};
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::model::Loss;
 use crate::procs::{ElfInfo, ObjectFile};
 
-use super::debug_files;
+use super::debug_files::{self, DebugFile, OpenInRoot};
+use super::debuginfod::{Answer, Debuginfod};
+use super::go::GoTable;
+use super::mini_debug;
 
 /// Symbol tables above this are left alone: 10 million symbols.
 const MAX_SYMBOL_BYTES: u64 = 256 << 20;
@@ -30,12 +34,13 @@ const MIN_BYTES: u64 = 256 << 10;
 const MAX_BROKEN: usize = 4096;
 
 /// Bounds and places.
-#[derive(Clone, Debug)]
 pub(super) struct ElfOptions {
     pub memory_bytes: u64,
     pub max_debug_info_bytes: u64,
     pub debug_dirs: Vec<PathBuf>,
     pub inlined: bool,
+    /// Asked for what is nowhere else.
+    pub debuginfod: Option<Debuginfod>,
 }
 
 /// A function and what was inlined into it, as found for one address.
@@ -66,7 +71,7 @@ pub(super) struct ElfSymbols {
     loaded: FxHashMap<u64, Loaded>,
     broken: FxHashSet<u64>,
     bytes: u64,
-    next_debug_serial: u64,
+    next_serial: u64,
     swept: Instant,
 }
 
@@ -74,6 +79,12 @@ struct Loaded {
     /// Keeps the descriptor open, so that its number means this file while blazesym knows it.
     file: Arc<ObjectFile>,
     debug_file: Option<ObjectFile>,
+    /// The symbol table that was compressed in a section.
+    mini: Option<ObjectFile>,
+    /// Go's own table.
+    go: Option<GoTable>,
+    /// Build id under which a debug file may come from a server.
+    awaited: Option<Arc<str>>,
     /// Use debug information of `debug_file`, or else of `file`.
     debug_info: bool,
     /// What blazesym may come to need for it: an estimate.
@@ -89,17 +100,19 @@ impl ElfSymbols {
             loaded: FxHashMap::default(),
             broken: FxHashSet::default(),
             bytes: 0,
-            next_debug_serial: 0,
+            next_serial: 0,
             swept: Instant::now(),
         }
     }
 
-    /// What is at an address of a file, as the file itself counts addresses. `report` is told once
-    /// for a file why it gives less than it might.
+    /// What is at an address of a file, as the file itself counts addresses. `in_root` opens files
+    /// in the root of a process that maps it; `report` is told once for a file why it gives less
+    /// than it might.
     pub(super) fn find(
         &mut self,
         file: &Arc<ObjectFile>,
         address: u64,
+        in_root: OpenInRoot<'_>,
         mut report: impl FnMut(Reason),
     ) -> Option<Found> {
         let elf = file.elf()?;
@@ -114,7 +127,7 @@ impl ElfSymbols {
         }
         let now = Instant::now();
         if !self.loaded.contains_key(&serial) {
-            self.load(file, elf, now, &mut report);
+            self.load(file, elf, now, in_root, &mut report);
         }
         let loaded = self.loaded.get_mut(&serial)?;
         loaded.used = now;
@@ -131,6 +144,11 @@ impl ElfSymbols {
         }
         if found.as_ref().is_some_and(|found| is_mangled(&found.name)) {
             return found;
+        }
+        if found.is_none()
+            && let Some(function) = self.loaded.get(&serial).and_then(|loaded| loaded.go?.find(file, address))
+        {
+            return Some(function);
         }
         // Debug information that cannot be read must not hide the symbol table. And where it has
         // no more than line tables, its names lack the path that the symbol table's have.
@@ -168,6 +186,33 @@ impl ElfSymbols {
         answer.ok()
     }
 
+    /// Takes in what servers sent since the last call; says whether names may have changed.
+    pub(super) fn refresh(&mut self) -> bool {
+        let Some(server) = &mut self.options.debuginfod else { return false };
+        if !server.has_news() {
+            return false;
+        }
+        let mut here = Vec::new();
+        for (&serial, loaded) in &mut self.loaded {
+            let Some(build_id) = &loaded.awaited else { continue };
+            if server.has(build_id) {
+                here.push(serial);
+            } else if !server.is_pending(build_id) {
+                loaded.awaited = None;
+            }
+        }
+        // They are loaded again, with the debug file, when they are asked next.
+        here.iter().for_each(|&serial| self.unload(serial));
+        !here.is_empty()
+    }
+
+    /// What went wrong with servers since the last call.
+    pub(super) fn take_loss(&self, loss: &mut Loss) {
+        if let Some(server) = &self.options.debuginfod {
+            server.take_loss(loss);
+        }
+    }
+
     /// Closes files that no process maps any more and nobody asked for lately.
     pub(super) fn sweep(&mut self) {
         if self.swept.elapsed() < FORGET_AFTER / 4 {
@@ -187,18 +232,25 @@ impl ElfSymbols {
         }
     }
 
-    fn load(&mut self, file: &Arc<ObjectFile>, elf: &ElfInfo, now: Instant, report: &mut impl FnMut(Reason)) {
-        let debug_file = debug_files::find(file, &self.options.debug_dirs)
-            .and_then(|fd| {
-                self.next_debug_serial += 1;
-                ObjectFile::new(fd, Arc::clone(file.path()), self.next_debug_serial).ok()
-            })
-            .filter(|file| file.elf().is_some_and(is_readable));
+    fn load(
+        &mut self,
+        file: &Arc<ObjectFile>,
+        elf: &ElfInfo,
+        now: Instant,
+        in_root: OpenInRoot<'_>,
+        report: &mut impl FnMut(Reason),
+    ) {
+        let mut awaited = None;
+        let serial = self.serial();
+        let debug_file = debug_files::find(file, &self.options.debug_dirs, in_root, serial)
+            .or_else(|| self.from_server(file, elf, serial, &mut awaited))
+            .filter(|found| found.file.elf().is_some_and(is_readable));
         let (source, source_elf, own_links) =
-            match debug_file.as_ref().and_then(|file| Some((file, file.elf()?))) {
+            match debug_file.as_ref().and_then(|found| Some((found, found.file.elf()?))) {
                 // Links in an administrator's directories may be followed, those of strangers' files not.
-                Some((debug_file, elf)) => (debug_file, elf, elf.debug_link.is_some()),
-                None => (&**file, elf, elf.debug_link.is_some() || elf.has_other_links),
+                Some((found, elf)) if found.trusted => (&found.file, elf, elf.debug_link.is_some()),
+                Some((found, elf)) => (&found.file, elf, has_links(elf)),
+                None => (&**file, elf, has_links(elf)),
             };
         let limit = self.options.max_debug_info_bytes;
         let has_debug_info = source_elf.debug_info_bytes > 0 && !own_links;
@@ -209,7 +261,11 @@ impl ElfSymbols {
             report(TOO_LARGE);
         }
         let symbols = if debug_file.is_some() { source_elf.symbol_bytes } else { 0 };
+        let mini = if debug_file.is_none() && !elf.has_symtab { self.mini(file, elf) } else { None };
+        // Unpacked it takes memory, and what is read of it takes more.
+        let unpacked = mini.as_ref().map_or(0, |mini| mini.size().saturating_mul(2));
         let mut bytes = MIN_BYTES.saturating_add(elf.symbol_bytes).saturating_add(symbols);
+        bytes = bytes.saturating_add(unpacked);
         if debug_info {
             // Once all of it was asked for, parsed debug information takes about one and a half
             // times its size (measured with Rust binaries and glibc), on top of what is
@@ -220,8 +276,56 @@ impl ElfSymbols {
         }
         self.make_room(bytes);
         self.bytes = self.bytes.saturating_add(bytes);
-        let loaded = Loaded { file: Arc::clone(file), debug_file, debug_info, bytes, used: now };
+        let loaded = Loaded {
+            file: Arc::clone(file),
+            debug_file: debug_file.map(|found| found.file),
+            mini,
+            go: GoTable::open(file, elf),
+            awaited,
+            debug_info,
+            bytes,
+            used: now,
+        };
         self.loaded.insert(file.serial(), loaded);
+    }
+
+    /// The debug file that a server sent; sets `awaited` where it may come later. A file that has
+    /// debug information itself needs none.
+    fn from_server(
+        &self,
+        file: &ObjectFile,
+        elf: &ElfInfo,
+        serial: u64,
+        awaited: &mut Option<Arc<str>>,
+    ) -> Option<DebugFile> {
+        let (server, build_id) = (self.options.debuginfod.as_ref()?, elf.build_id.as_ref()?);
+        if elf.debug_info_bytes > 0 {
+            return None;
+        }
+        match server.get(build_id) {
+            Answer::File(fd) => {
+                let file = ObjectFile::new(fd, Arc::clone(file.path()), serial).ok()?;
+                Some(DebugFile { file, trusted: false })
+            }
+            Answer::Pending => {
+                *awaited = Some(Arc::clone(build_id));
+                None
+            }
+            Answer::Absent => None,
+        }
+    }
+
+    /// The symbol table that was compressed in a section of the file.
+    fn mini(&mut self, file: &ObjectFile, elf: &ElfInfo) -> Option<ObjectFile> {
+        let fd = mini_debug::unpack(file, elf)?;
+        let mini = ObjectFile::new(fd, Arc::clone(file.path()), self.serial()).ok()?;
+        mini.elf().is_some_and(is_readable).then_some(mini)
+    }
+
+    /// A serial for a file that only this struct knows.
+    fn serial(&mut self) -> u64 {
+        self.next_serial += 1;
+        self.next_serial
     }
 
     /// Unloads the files that were not asked for longest, until `bytes` more fit.
@@ -255,7 +359,7 @@ impl ElfSymbols {
 
 impl Loaded {
     fn paths(&self) -> impl Iterator<Item = PathBuf> {
-        self.debug_file.iter().map(ObjectFile::proc_path).chain([self.file.proc_path()])
+        self.debug_file.iter().chain(&self.mini).chain([&*self.file]).map(ObjectFile::proc_path)
     }
 
     /// Where to ask: for debug information if it is to be used, and for symbol tables, best first.
@@ -266,7 +370,7 @@ impl Loaded {
             Source::Elf(elf)
         };
         let best = self.debug_file.as_ref().unwrap_or(&self.file);
-        let tables = self.debug_file.iter().chain([&*self.file]);
+        let tables = self.debug_file.iter().chain(&self.mini).chain([&*self.file]);
         (self.debug_info.then(|| source(best, true)), tables.map(|file| source(file, false)).collect())
     }
 }
@@ -274,6 +378,11 @@ impl Loaded {
 /// Whether reading its symbol tables takes bounded memory.
 fn is_readable(elf: &ElfInfo) -> bool {
     !elf.suspicious && elf.symbol_bytes <= MAX_SYMBOL_BYTES
+}
+
+/// Whether it refers to other files for its debug information.
+fn has_links(elf: &ElfInfo) -> bool {
+    elf.debug_link.is_some() || elf.has_other_links
 }
 
 fn is_mangled(name: &str) -> bool {

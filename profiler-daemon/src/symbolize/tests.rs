@@ -1,5 +1,7 @@
 //! The resolver against live programs, compiled here, whose functions are known.
 
+mod survive;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -49,6 +51,11 @@ impl Program {
         let status = Command::new(compiler).args(flags).arg("-o").arg(&path).arg(&code).status().unwrap();
         assert!(status.success());
         change(&path);
+        Self::run(path, dir)
+    }
+
+    /// Runs a program that prints addresses.
+    fn run(path: PathBuf, dir: tempfile::TempDir) -> Self {
         let mut child = Command::new(&path).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();

@@ -18,6 +18,7 @@ fn options() -> ElfOptions {
         max_debug_info_bytes: 64 << 20,
         debug_dirs: Vec::new(),
         inlined: true,
+        debuginfod: None,
     }
 }
 
@@ -43,7 +44,7 @@ fn address_of_f(path: &Path) -> u64 {
 
 fn find(symbols: &mut ElfSymbols, file: &Arc<ObjectFile>, address: u64) -> (Option<Found>, Vec<Reason>) {
     let mut reasons = Vec::new();
-    let found = symbols.find(file, address, |reason| reasons.push(reason));
+    let found = symbols.find(file, address, &|_| None, |reason| reasons.push(reason));
     (found, reasons)
 }
 
