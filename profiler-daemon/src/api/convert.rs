@@ -119,6 +119,7 @@ fn stacks(quality: &model::StackQuality) -> proto::StackQuality {
         kernel_missing: quality.kernel_missing,
         frames: quality.frames,
         frames_unnamed: quality.frames_unnamed,
+        frames_unnamed_despite_symbols: quality.frames_unnamed_despite_symbols,
     }
 }
 

@@ -77,6 +77,7 @@ pub(super) fn shares(stacks: &proto::StackQuality) -> StackShares<'_> {
         kernel_missing: stacks.kernel_missing,
         frames: stacks.frames,
         frames_unnamed: stacks.frames_unnamed,
+        frames_unnamed_despite_symbols: stacks.frames_unnamed_despite_symbols,
     }
 }
 
@@ -122,6 +123,7 @@ fn stacks_json(stacks: &proto::StackQuality) -> Value {
         "kernel_missing": stacks.kernel_missing,
         "frames": stacks.frames,
         "frames_unnamed": stacks.frames_unnamed,
+        "frames_unnamed_despite_symbols": stacks.frames_unnamed_despite_symbols,
     })
 }
 

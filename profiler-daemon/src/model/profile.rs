@@ -102,6 +102,8 @@ pub struct StackQuality {
     pub frames: u64,
     /// Frames without a name.
     pub frames_unnamed: u64,
+    /// Frames without a name although their file has symbols: see [`super::Module::has_symbols`].
+    pub frames_unnamed_despite_symbols: u64,
 }
 
 impl StackQuality {
@@ -119,7 +121,11 @@ impl StackQuality {
         self.user_missing += u64::from(flags.user_missing);
         self.kernel_missing += u64::from(flags.kernel_missing);
         self.frames += stack.len() as u64;
-        self.frames_unnamed += stack.iter().filter(|frame| !frame.named).count() as u64;
+        for frame in stack.iter().filter(|frame| !frame.named) {
+            self.frames_unnamed += 1;
+            let has_symbols = frame.module.as_ref().is_some_and(|module| module.has_symbols);
+            self.frames_unnamed_despite_symbols += u64::from(has_symbols);
+        }
     }
 
     /// User stacks that ended early, for whatever reason.
@@ -152,6 +158,7 @@ impl StackQuality {
         self.kernel_missing += other.kernel_missing;
         self.frames += other.frames;
         self.frames_unnamed += other.frames_unnamed;
+        self.frames_unnamed_despite_symbols += other.frames_unnamed_despite_symbols;
     }
 }
 
@@ -368,7 +375,7 @@ fn intern<T: Eq + Hash>(set: &mut Set<Arc<T>>, value: &Arc<T>) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::FrameKind;
+    use crate::model::{FrameKind, Module};
 
     fn frame(name: &str) -> Arc<Frame> {
         Arc::new(Frame {
@@ -421,6 +428,17 @@ mod tests {
         assert_eq!(quality.stopped_early(), 6);
         let ends = quality.complete + quality.user_truncated + quality.stopped_early();
         assert_eq!(ends + quality.user_missing, quality.user_stacks);
+    }
+
+    #[test]
+    fn an_unnamed_frame_of_a_file_with_symbols_is_a_gap() {
+        let module = |has_symbols| Some(Arc::new(Module { path: "a".into(), build_id: None, has_symbols }));
+        let unnamed = |module| Arc::new(Frame { named: false, module, ..(*frame("[a+0x1]")).clone() });
+        let stack = [unnamed(module(true)), unnamed(module(false)), unnamed(None), frame("a")];
+        let mut quality = StackQuality::default();
+        quality.add(StackFlags::default(), &stack);
+        quality.merge(&quality.clone());
+        assert_eq!((quality.frames_unnamed, quality.frames_unnamed_despite_symbols), (6, 2));
     }
 
     #[test]

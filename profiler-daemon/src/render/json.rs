@@ -16,7 +16,8 @@
 //!                "user_stacks": 40,   // records of threads that have one; each has one end:
 //!                "complete": 38, "user_truncated": 0,
 //!                "stopped_reasons": [ { "reason": "no unwinding table yet", "count": 2 } ],
-//!                "guessed": 1 },      // stacks with frames from the frame pointer alone
+//!                "guessed": 1,        // stacks with frames from the frame pointer alone
+//!                "frames_unnamed_despite_symbols": 0 },   // though their file has symbols
 //!   "losses": [ { "stage": "kernel", "reason": "on-CPU ring full", "count": 1 } ],
 //!   "stacks": [                    // heaviest first
 //!     { "comm": "demo", "pid": 7, "exe": "/usr/bin/demo", "cgroup": "/system.slice",
@@ -72,6 +73,7 @@ struct Quality {
     user_truncated: u64,
     stopped_reasons: Vec<Stop>,
     guessed: u64,
+    frames_unnamed_despite_symbols: u64,
 }
 
 #[derive(Serialize)]
@@ -143,6 +145,7 @@ pub(super) fn write(profile: &Profile, about: &About, out: &mut dyn Write) -> io
                 .map(|(reason, count)| Stop { reason: reason.text(), count })
                 .collect(),
             guessed: quality.guessed,
+            frames_unnamed_despite_symbols: quality.frames_unnamed_despite_symbols,
         },
         losses: profile
             .loss

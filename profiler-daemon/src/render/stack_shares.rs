@@ -30,6 +30,8 @@ pub struct StackShares<'a> {
     pub frames: u64,
     /// Frames without a name.
     pub frames_unnamed: u64,
+    /// Those without a name although their file has symbols.
+    pub frames_unnamed_despite_symbols: u64,
 }
 
 impl From<&StackQuality> for StackShares<'static> {
@@ -50,6 +52,7 @@ impl From<&StackQuality> for StackShares<'static> {
             kernel_missing: quality.kernel_missing,
             frames: quality.frames,
             frames_unnamed: quality.frames_unnamed,
+            frames_unnamed_despite_symbols: quality.frames_unnamed_despite_symbols,
         }
     }
 }
@@ -57,7 +60,7 @@ impl From<&StackQuality> for StackShares<'static> {
 impl StackShares<'_> {
     /// All of it: `stacks: 99.3 % complete, 0.1 % truncated, 0.6 % stopped early (no unwinding table
     /// yet 0.5 %, no registers 0.1 %); 2.1 % used the frame-pointer guess; frames without a name:
-    /// 0.4 %`. Shares of user stacks add up to the whole; what never occurred is left out.
+    /// 0.4 % (0.1 % although their file has symbols)`. Shares of user stacks add up to the whole; what never occurred is left out.
     #[must_use]
     pub fn long(&self) -> String {
         self.text(true)
@@ -111,6 +114,10 @@ impl StackShares<'_> {
             }
         }
         let _ = write!(text, "; {unnamed}: {}", percent(self.frames_unnamed, self.frames));
+        if self.frames_unnamed_despite_symbols > 0 && reasons {
+            let gaps = percent(self.frames_unnamed_despite_symbols, self.frames);
+            let _ = write!(text, " ({gaps} although their file has symbols)");
+        }
         text
     }
 }
@@ -169,12 +176,14 @@ mod tests {
             guessed: 21,
             frames: 9000,
             frames_unnamed: 90,
+            frames_unnamed_despite_symbols: 9,
             ..StackShares::default()
         };
         assert_eq!(
             shares.long(),
             "stacks: 97.0 % complete, 1.0 % truncated, 2.0 % stopped early (no unwinding table yet 1.5 %, \
-             a reason of tomorrow 0.5 %); 2.1 % used the frame-pointer guess; frames without a name: 1.0 %"
+             a reason of tomorrow 0.5 %); 2.1 % used the frame-pointer guess; frames without a name: 1.0 % (0.1 % although their \
+             file has symbols)"
         );
         assert_eq!(
             shares.short(),

@@ -22,7 +22,8 @@ pub(super) fn about() -> About {
 }
 
 fn frame(name: &str, kind: FrameKind, address: u64) -> Arc<Frame> {
-    let module = Module { path: "/usr/bin/demo".into(), build_id: Some("00c0ffee".into()) };
+    let module =
+        Module { path: "/usr/bin/demo".into(), build_id: Some("00c0ffee".into()), has_symbols: true };
     let in_file = !matches!(kind, FrameKind::Kernel | FrameKind::KernelInlined | FrameKind::Jit);
     Arc::new(Frame {
         name: name.into(),
@@ -87,6 +88,7 @@ pub(super) fn on_cpu_profile() -> Profile {
     profile.quality.guessed = 2;
     profile.quality.frames = 300;
     profile.quality.frames_unnamed = 20;
+    profile.quality.frames_unnamed_despite_symbols = 3;
     profile.loss.add(Stage::Kernel, "on-CPU ring full", 3);
     profile
 }
@@ -268,7 +270,7 @@ fn the_summary_says_what_is_missing() {
         "85 samples at 100.0 Hz, 10.0 s; lost: 3 (kernel: on-CPU ring full); \
          stacks: 92.7 % complete, 1.2 % truncated, 4.9 % stopped early (no unwinding table yet 3.7 %, \
          no code at the return address 1.2 %), 1.2 % not readable; 2.4 % used the frame-pointer guess; \
-         kernel stack truncated: 1.2 %; frames without a name: 6.7 %"
+         kernel stack truncated: 1.2 %; frames without a name: 6.7 % (1.0 % although their file has symbols)"
     );
     // What the picture has no room for.
     assert_eq!(

@@ -30,7 +30,7 @@ const FORGET_AFTER: Duration = Duration::from_secs(120);
 /// What the smallest file counts for, so that their number is bounded as well: each takes one or
 /// two descriptors.
 const MIN_BYTES: u64 = 256 << 10;
-/// Most files that are remembered as broken.
+/// Most files that are remembered as broken, or as without a debug file.
 const MAX_BROKEN: usize = 4096;
 
 /// Bounds and places.
@@ -60,6 +60,7 @@ pub(super) struct Found {
 pub(super) type Reason = &'static str;
 
 pub(super) const CHANGED: Reason = "file changed after it was mapped";
+pub(super) const DEBUG_CHANGED: Reason = "debug file changed after it was found, symbol table used";
 pub(super) const TOO_LARGE: Reason = "debug information over its limit, symbol table used";
 pub(super) const TOO_SLOW: Reason = "debug information too slow, symbol table used";
 pub(super) const BROKEN: Reason = "file with broken symbols";
@@ -70,6 +71,8 @@ pub(super) struct ElfSymbols {
     blazesym: Symbolizer,
     loaded: FxHashMap<u64, Loaded>,
     broken: FxHashSet<u64>,
+    /// Files whose debug files are not to be used.
+    without_debug_file: FxHashSet<u64>,
     bytes: u64,
     next_serial: u64,
     swept: Instant,
@@ -99,6 +102,7 @@ impl ElfSymbols {
             options,
             loaded: FxHashMap::default(),
             broken: FxHashSet::default(),
+            without_debug_file: FxHashSet::default(),
             bytes: 0,
             next_serial: 0,
             swept: Instant::now(),
@@ -126,6 +130,13 @@ impl ElfSymbols {
             return None;
         }
         let now = Instant::now();
+        // A debug file in a stranger's directory can be written over at any time.
+        let debug_file = self.loaded.get(&serial).and_then(|loaded| loaded.debug_file.as_ref());
+        if debug_file.is_some_and(|file| !file.is_unchanged()) {
+            self.unload(serial);
+            remember(&mut self.without_debug_file, serial);
+            report(DEBUG_CHANGED);
+        }
         if !self.loaded.contains_key(&serial) {
             self.load(file, elf, now, in_root, &mut report);
         }
@@ -206,6 +217,15 @@ impl ElfSymbols {
         !here.is_empty()
     }
 
+    /// Whether a file, or what was found for it, has more than a table of exported functions.
+    pub(super) fn has_symbols(&self, file: &ObjectFile) -> bool {
+        let own = file.elf().is_some_and(|elf| elf.has_symtab || elf.debug_info_bytes > 0);
+        own || self
+            .loaded
+            .get(&file.serial())
+            .is_some_and(|loaded| loaded.debug_file.is_some() || loaded.mini.is_some() || loaded.go.is_some())
+    }
+
     /// What went wrong with servers since the last call.
     pub(super) fn take_loss(&self, loss: &mut Loss) {
         if let Some(server) = &self.options.debuginfod {
@@ -244,7 +264,8 @@ impl ElfSymbols {
         let serial = self.serial();
         let debug_file = debug_files::find(file, &self.options.debug_dirs, in_root, serial)
             .or_else(|| self.from_server(file, elf, serial, &mut awaited))
-            .filter(|found| found.file.elf().is_some_and(is_readable));
+            .filter(|found| found.file.elf().is_some_and(is_readable))
+            .filter(|_| !self.without_debug_file.contains(&file.serial()));
         let (source, source_elf, own_links) =
             match debug_file.as_ref().and_then(|found| Some((found, found.file.elf()?))) {
                 // Links in an administrator's directories may be followed, those of strangers' files not.
@@ -349,10 +370,7 @@ impl ElfSymbols {
 
     fn give_up(&mut self, serial: u64, reason: Reason, report: &mut impl FnMut(Reason)) {
         self.unload(serial);
-        if self.broken.len() >= MAX_BROKEN {
-            self.broken.clear();
-        }
-        self.broken.insert(serial);
+        remember(&mut self.broken, serial);
         report(reason);
     }
 }
@@ -373,6 +391,14 @@ impl Loaded {
         let tables = self.debug_file.iter().chain(&self.mini).chain([&*self.file]);
         (self.debug_info.then(|| source(best, true)), tables.map(|file| source(file, false)).collect())
     }
+}
+
+/// Adds a file to a set that is kept from growing.
+fn remember(files: &mut FxHashSet<u64>, serial: u64) {
+    if files.len() >= MAX_BROKEN {
+        files.clear();
+    }
+    files.insert(serial);
 }
 
 /// Whether reading its symbol tables takes bounded memory.

@@ -126,6 +126,7 @@ fn our_own_functions_have_their_names() {
     let function = stack.last().unwrap();
     assert_eq!(&*function.name, "profiler_daemon::symbolize::tests::known_function");
     assert!(function.named && function.kind == FrameKind::User);
+    assert!(function.module.as_ref().unwrap().has_symbols);
     let exe = std::env::current_exe().unwrap();
     assert_eq!(Path::new(&*function.module.as_ref().unwrap().path), exe);
     assert_eq!((&*labels.comm, Path::new(&*labels.exe), labels.pid), ("tested", exe.as_path(), me().pid));
@@ -220,6 +221,7 @@ fn a_stripped_binary_gives_its_name_and_the_address_in_it() {
     let Sample { stack, .. } = resolver().resolve(&program.sample(&program.addresses[1..2]));
     assert_eq!(&*stack[0].name, format!("[program+{start:#x}]"));
     assert_eq!((stack[0].named, stack[0].address), (false, start));
+    assert!(!stack[0].module.as_ref().unwrap().has_symbols);
     assert_eq!(Path::new(&*stack[0].module.as_ref().unwrap().path), program.path);
 }
 

@@ -71,6 +71,7 @@ impl UserSymbols {
         self.elf.sweep();
         if self.elf.refresh() {
             self.frames = Cache::new(self.cache_entries);
+            self.modules.clear();
         }
         if maybe_exec {
             self.procs.recheck(id);
@@ -115,7 +116,8 @@ impl UserSymbols {
             MappingKind::File { path, .. } => {
                 // Run-time compilers also write to files (memfd) that hold plain code.
                 let frame = self.generated(id, address, interner).unwrap_or_else(|| {
-                    let module = Arc::new(Module { path: Arc::clone(path), build_id: None });
+                    let module =
+                        Arc::new(Module { path: Arc::clone(path), build_id: None, has_symbols: false });
                     interner.intern(unnamed(base_name(path), mapping.offset_of(address), Some(module)))
                 });
                 out.push(frame);
@@ -191,9 +193,11 @@ impl UserSymbols {
         if self.modules.len() > 65_536 {
             self.modules.clear();
         }
+        let elf = &self.elf;
         let module = self.modules.entry(file.serial()).or_insert_with(|| {
             let build_id = file.elf().and_then(|elf| elf.build_id.clone());
-            Arc::new(Module { path: Arc::clone(file.path()), build_id })
+            let has_symbols = elf.has_symbols(file);
+            Arc::new(Module { path: Arc::clone(file.path()), build_id, has_symbols })
         });
         Arc::clone(module)
     }
@@ -282,7 +286,7 @@ mod tests {
     fn inlined_frames_are_innermost_first_and_bounded() {
         let inlined = (0..200).map(|depth| (format!("f{depth}"), None)).collect();
         let found = Found { name: "holder".to_owned(), address: 1, source: None, inlined };
-        let module = Arc::new(Module { path: "a".into(), build_id: None });
+        let module = Arc::new(Module { path: "a".into(), build_id: None, has_symbols: true });
         let mut out = Vec::new();
         named(&found, &module, &mut Interner::new(1000), &mut out);
         let names: Vec<&str> = out.iter().map(|frame| &*frame.name).collect();

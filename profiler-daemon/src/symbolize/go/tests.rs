@@ -176,7 +176,8 @@ fn a_record_that_does_not_repeat_its_start_is_no_record() {
 #[test]
 fn a_real_program_has_the_names_of_its_symbol_table() {
     if Command::new("go").arg("version").output().is_err() {
-        println!("skipped: Go is not installed");
+        // Past the test runner, which would keep it to itself.
+        let _gone = std::io::stderr().write_all(b"skipped: Go is not installed\n");
         return;
     }
     let dir = tempfile::tempdir().unwrap();
