@@ -19,7 +19,9 @@ use crate::api::{self, Endpoints, Listener, Services};
 use crate::capture::{Captures, Limits};
 use crate::config::{Config, Listen};
 use crate::kernel::{Kernel, Options, preflight};
-use crate::model::{Finding, KindLoss, ProfileKind, Severity, Status, Target, Unwinding, Window};
+use crate::model::{
+    Finding, KindLoss, KindQuality, ProfileKind, Severity, Status, Target, Unwinding, Window,
+};
 use crate::store::{Store, StoreOptions};
 use crate::symbolize;
 use crate::telemetry::metrics;
@@ -67,6 +69,7 @@ async fn run(config: &Config) -> Result<(), AgentError> {
     let symbols = symbolize::Options {
         debug_dirs: config.symbols.debug_dirs.clone(),
         inlined: config.symbols.inlined,
+        debuginfod: debuginfod(config),
         ..symbolize::Options::default()
     };
     let (sink, sealed) = mpsc::channel(WINDOWS);
@@ -92,6 +95,7 @@ async fn run(config: &Config) -> Result<(), AgentError> {
         frequency_hz: config.on_cpu.frequency,
         kernel: kernel.clone(),
         lost: pipeline.lost(),
+        stacks: pipeline.stacks(),
         store: Arc::clone(&store),
         captures: Arc::clone(&captures),
         unwinding: pipeline.unwinding().snapshot(),
@@ -165,6 +169,16 @@ async fn keep(mut sealed: mpsc::Receiver<Window>, store: Arc<Store>) {
     }
 }
 
+/// The servers that are asked for debug information, if any are configured.
+fn debuginfod(config: &Config) -> Option<symbolize::DebuginfodOptions> {
+    let urls = config.symbols.debuginfod_urls.clone();
+    (!urls.is_empty()).then(|| symbolize::DebuginfodOptions {
+        urls,
+        cache_dir: config.state_dir.join("debuginfod"),
+        cache_bytes: config.symbols.debuginfod_cache_bytes,
+    })
+}
+
 fn endpoints(config: &Config) -> Endpoints {
     let listener = |listen: &Listen| match listen {
         Listen::Unix(path) => Listener::Unix(path.clone()),
@@ -210,6 +224,7 @@ struct Observer {
     frequency_hz: u32,
     kernel: KernelHandle,
     lost: Arc<Mutex<KindLoss>>,
+    stacks: Arc<Mutex<KindQuality>>,
     store: Arc<Store>,
     captures: Arc<Captures>,
     unwinding: Arc<Mutex<Unwinding>>,
@@ -230,6 +245,7 @@ impl Observer {
             on_cpu_samples: kernel.counters.on_cpu_samples,
             off_cpu_intervals: kernel.counters.off_cpu_intervals,
             loss: self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            stacks: *self.stacks.lock().unwrap_or_else(PoisonError::into_inner),
             windows: stored.windows,
             store_bytes: stored.bytes,
             oldest: stored.oldest,

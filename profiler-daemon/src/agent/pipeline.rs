@@ -11,7 +11,7 @@ use super::kernel_task::{self, KernelHandle};
 use super::unwinding::Unwinding;
 use crate::aggregate;
 use crate::kernel::{self, Kernel, KernelError};
-use crate::model::{Batch, ClockAnchor, KindLoss, Profile, ProfileKind, Target, Window};
+use crate::model::{Batch, ClockAnchor, KindLoss, KindQuality, Profile, ProfileKind, Target, Window};
 use crate::procs::SharedTable;
 use crate::symbolize::{self, Symbolizer};
 use crate::unwind::cache::Cache;
@@ -24,6 +24,7 @@ pub(super) struct Pipeline {
     kernel: KernelHandle,
     sessions: aggregate::Handle,
     lost: Arc<Mutex<KindLoss>>,
+    stacks: Arc<Mutex<KindQuality>>,
     tasks: Vec<JoinHandle<()>>,
     symbolizer: Symbolizer,
     unwinding: Unwinding,
@@ -68,13 +69,14 @@ impl Pipeline {
             .map_err(|source| AgentError::System { doing: "watch the ring buffers", source })?;
         let symbolizer = Symbolizer::spawn(symbols, procs, raw_in, named_out)?;
         let lost = Arc::new(Mutex::new(KindLoss::default()));
+        let stacks = Arc::new(Mutex::new(KindQuality::default()));
         let (sessions, aggregator) = aggregate::start(windows, clocks(), counted_in, sink);
         let tasks = vec![
             tokio::spawn(kernel_task),
-            tokio::spawn(count_losses(named_in, counted_out, Arc::clone(&lost))),
+            tokio::spawn(count(named_in, counted_out, Arc::clone(&lost), Arc::clone(&stacks))),
             tokio::spawn(aggregator),
         ];
-        Ok(Self { kernel, sessions, lost, tasks, symbolizer, unwinding })
+        Ok(Self { kernel, sessions, lost, stacks, tasks, symbolizer, unwinding })
     }
 
     /// A handle on the sessions.
@@ -95,6 +97,11 @@ impl Pipeline {
     /// All that was lost since start, shared with the status.
     pub(super) fn lost(&self) -> Arc<Mutex<KindLoss>> {
         Arc::clone(&self.lost)
+    }
+
+    /// How the stacks of all records since start ended, shared with the status.
+    pub(super) fn stacks(&self) -> Arc<Mutex<KindQuality>> {
+        Arc::clone(&self.stacks)
     }
 
     /// Ends all stages in the order of the data; what is under way arrives. Every other handle
@@ -163,14 +170,16 @@ pub(super) fn refused(error: Option<KernelError>) -> AgentError {
     error.map_or(AgentError::PipelineEnded, AgentError::Kernel)
 }
 
-/// Keeps the sum of all losses for the status.
-async fn count_losses(
+/// Keeps the sums of all losses and of what is known of the stacks for the status.
+async fn count(
     mut input: mpsc::Receiver<Batch>,
     output: mpsc::Sender<Batch>,
     lost: Arc<Mutex<KindLoss>>,
+    stacks: Arc<Mutex<KindQuality>>,
 ) {
     while let Some(batch) = input.recv().await {
         lost.lock().unwrap_or_else(PoisonError::into_inner).merge(&batch.loss);
+        stacks.lock().unwrap_or_else(PoisonError::into_inner).add(&batch);
         if output.send(batch).await.is_err() {
             return;
         }

@@ -87,7 +87,6 @@ fn losses(loss: &model::Loss) -> Vec<proto::Loss> {
 }
 
 pub(super) fn summary(summary: &Summary) -> proto::ProfileSummary {
-    let quality = &summary.quality;
     proto::ProfileSummary {
         kind: kind(summary.kind),
         unit: summary.kind.unit().to_owned(),
@@ -98,14 +97,29 @@ pub(super) fn summary(summary: &Summary) -> proto::ProfileSummary {
         covered: Some(length(summary.covered)),
         frequency_hz: summary.frequency_hz,
         losses: losses(&summary.loss),
-        stacks: Some(proto::StackQuality {
-            records: quality.records,
-            truncated: quality.truncated,
-            stopped: quality.stopped_early(),
-            user_missing: quality.user_missing,
-            frames: quality.frames,
-            frames_unnamed: quality.frames_unnamed,
-        }),
+        stacks: Some(stacks(&summary.quality)),
+    }
+}
+
+fn stacks(quality: &model::StackQuality) -> proto::StackQuality {
+    let stop = |(reason, count): (model::StopReason, u64)| proto::StopCount {
+        reason: reason.text().to_owned(),
+        count,
+    };
+    proto::StackQuality {
+        records: quality.records,
+        user_stacks: quality.user_stacks,
+        complete: quality.complete,
+        truncated: quality.truncated,
+        user_truncated: quality.user_truncated,
+        stopped: quality.stopped_early(),
+        stopped_reasons: quality.stop_counts().into_iter().map(stop).collect(),
+        guessed: quality.guessed,
+        user_missing: quality.user_missing,
+        kernel_missing: quality.kernel_missing,
+        frames: quality.frames,
+        frames_unnamed: quality.frames_unnamed,
+        frames_unnamed_despite_symbols: quality.frames_unnamed_despite_symbols,
     }
 }
 

@@ -56,6 +56,11 @@ async fn a_query_streams_the_summary_then_the_profile() {
     assert!((summary.frequency_hz - 100.0).abs() < 1e-6);
     assert_eq!(summary.covered, seconds(10));
     assert_eq!(summary.losses[0].stage, "kernel");
+    let stacks = summary.stacks.as_ref().expect("what the stacks are worth");
+    assert_eq!((stacks.user_stacks, stacks.complete, stacks.stopped, stacks.guessed), (5, 3, 2, 1));
+    assert_eq!((stacks.frames, stacks.frames_unnamed), (20, 4));
+    let reasons: Vec<_> = stacks.stopped_reasons.iter().map(|stop| (&*stop.reason, stop.count)).collect();
+    assert_eq!(reasons, [("no unwinding table yet", 2)]);
     assert!(text.contains("nginx") && text.contains("redis"), "{text}");
 
     let parts = query(&server, selection(r#"comm="redis""#), Format::Pprof).await.expect("an answer");

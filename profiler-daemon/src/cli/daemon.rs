@@ -80,4 +80,8 @@ daemon_args! {
     symbols_debug_dirs = "symbols.debug_dirs", "DIRS";
     /// Show inlined functions as frames: true or false
     symbols_inlined = "symbols.inlined", "BOOL";
+    /// debuginfod servers asked for debug information, separated by commas [default: nobody]
+    symbols_debuginfod_urls = "symbols.debuginfod_urls", "URLS";
+    /// Size of all files kept from debuginfod servers
+    symbols_debuginfod_cache_bytes = "symbols.debuginfod_cache_bytes", "SIZE";
 }

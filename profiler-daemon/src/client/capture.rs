@@ -136,6 +136,10 @@ fn description(capture: &Capture) -> String {
     if let Some(result) = &capture.summary {
         rows.push(("result", format!("{} {}, {} records", result.total, result.unit, result.records)));
         rows.push(("lost", summary::losses(&result.losses)));
+        if let Some(stacks) = &result.stacks {
+            let text = summary::shares(stacks).long();
+            rows.push(("stacks", text.trim_start_matches("stacks: ").to_owned()));
+        }
     }
     facts(&rows)
 }

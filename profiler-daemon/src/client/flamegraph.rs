@@ -50,7 +50,7 @@ pub(super) async fn fetch(
     }
     let facts = summary::with_data(facts)?;
     sink.finish()?;
-    say(&summary::line(&facts));
+    summary::tell(&facts);
     if let Destination::File(file) = destination {
         say(&format!("wrote {}", file.path.display()));
     }

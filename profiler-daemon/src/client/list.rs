@@ -4,7 +4,7 @@ use crate::cli::ListArgs;
 use crate::proto::{ListRequest, ProcessRow, ProfileSummary};
 
 use super::connect::{Daemon, RENDER_DEADLINE, request};
-use super::output::{Output, say};
+use super::output::Output;
 use super::table::{Align, table};
 use super::{Failure, summary};
 
@@ -21,7 +21,7 @@ pub async fn list(args: &ListArgs) -> Result<(), Failure> {
     let facts = summary::with_data(answer.summary)?;
     let mut output = Output::stdout();
     output.text(&as_table(&facts, &answer.processes, output.columns()))?;
-    say(&summary::line(&facts));
+    summary::tell(&facts);
     Ok(())
 }
 

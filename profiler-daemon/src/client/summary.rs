@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use crate::cli::{Exit, QueryArgs};
 use crate::model::ProfileKind;
 use crate::proto;
+use crate::render::StackShares;
 
+use super::output::say;
 use super::{Failure, times};
 
 /// The query as the daemon wants it.
@@ -53,6 +55,32 @@ pub(super) fn line(summary: &proto::ProfileSummary) -> String {
     text
 }
 
+/// Says on stderr what a result is worth, and its stacks.
+pub(super) fn tell(summary: &proto::ProfileSummary) {
+    say(&line(summary));
+    if let Some(stacks) = &summary.stacks {
+        say(&shares(stacks).long());
+    }
+}
+
+/// What the stacks of a result are worth.
+pub(super) fn shares(stacks: &proto::StackQuality) -> StackShares<'_> {
+    StackShares {
+        records: stacks.records,
+        user_stacks: stacks.user_stacks,
+        complete: stacks.complete,
+        truncated: stacks.truncated,
+        user_truncated: stacks.user_truncated,
+        stopped: stacks.stopped,
+        stopped_reasons: stacks.stopped_reasons.iter().map(|stop| (&*stop.reason, stop.count)).collect(),
+        guessed: stacks.guessed,
+        kernel_missing: stacks.kernel_missing,
+        frames: stacks.frames,
+        frames_unnamed: stacks.frames_unnamed,
+        frames_unnamed_despite_symbols: stacks.frames_unnamed_despite_symbols,
+    }
+}
+
 /// `12 (kernel: on-CPU ring full), ...`, or `nothing`.
 pub(super) fn losses(losses: &[proto::Loss]) -> String {
     if losses.is_empty() {
@@ -74,6 +102,28 @@ pub(super) fn to_json(summary: &proto::ProfileSummary) -> Value {
         "covered_seconds": times::duration(summary.covered).as_secs_f64(),
         "frequency_hz": summary.frequency_hz,
         "losses": losses_json(&summary.losses),
+        "stacks": summary.stacks.as_ref().map(stacks_json),
+    })
+}
+
+/// Counts of stacks for programs; names as in the profile's own JSON.
+fn stacks_json(stacks: &proto::StackQuality) -> Value {
+    let reasons = stacks.stopped_reasons.iter();
+    let reasons: Vec<_> = reasons.map(|stop| json!({"reason": stop.reason, "count": stop.count})).collect();
+    json!({
+        "records": stacks.records,
+        "user_stacks": stacks.user_stacks,
+        "complete": stacks.complete,
+        "truncated": stacks.truncated,
+        "user_truncated": stacks.user_truncated,
+        "stopped": stacks.stopped,
+        "stopped_reasons": reasons,
+        "guessed": stacks.guessed,
+        "user_missing": stacks.user_missing,
+        "kernel_missing": stacks.kernel_missing,
+        "frames": stacks.frames,
+        "frames_unnamed": stacks.frames_unnamed,
+        "frames_unnamed_despite_symbols": stacks.frames_unnamed_despite_symbols,
     })
 }
 
@@ -98,4 +148,38 @@ pub(super) fn with_data(summary: Option<proto::ProfileSummary>) -> Result<proto:
 /// A part of a whole in percent: `12.3%`.
 pub(super) fn percent(part: u64, whole: u64) -> String {
     if whole == 0 { "-".to_owned() } else { format!("{:.1}%", part as f64 * 100.0 / whole as f64) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_for_programs_holds_the_stacks() {
+        let stop = |reason: &str, count| proto::StopCount { reason: reason.to_owned(), count };
+        let stacks = proto::StackQuality {
+            records: 10,
+            user_stacks: 10,
+            complete: 7,
+            stopped: 3,
+            // Newer daemons may know reasons that we do not.
+            stopped_reasons: vec![stop("no registers", 2), stop("a reason of tomorrow", 1)],
+            guessed: 4,
+            frames: 100,
+            frames_unnamed: 1,
+            ..proto::StackQuality::default()
+        };
+        let summary = proto::ProfileSummary { stacks: Some(stacks), ..proto::ProfileSummary::default() };
+        assert_eq!(
+            summary.stacks.as_ref().map(|stacks| shares(stacks).long()).as_deref(),
+            Some(
+                "stacks: 70.0 % complete, 30.0 % stopped early (no registers 20.0 %, a reason of tomorrow \
+                 10.0 %); 40.0 % used the frame-pointer guess; frames without a name: 1.0 %"
+            )
+        );
+        let json = to_json(&summary);
+        assert_eq!((&json["stacks"]["complete"], &json["stacks"]["guessed"]), (&json!(7), &json!(4)));
+        assert_eq!(json["stacks"]["stopped_reasons"][1]["reason"], "a reason of tomorrow");
+        assert_eq!(to_json(&proto::ProfileSummary::default())["stacks"], Value::Null);
+    }
 }

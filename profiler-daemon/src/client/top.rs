@@ -6,7 +6,7 @@ use crate::cli::{Layout, TopArgs};
 use crate::proto::{ProfileSummary, TopRequest, TopRow};
 
 use super::connect::{Daemon, RENDER_DEADLINE, request};
-use super::output::{Output, say};
+use super::output::Output;
 use super::table::{Align, table};
 use super::{Failure, summary};
 
@@ -23,9 +23,9 @@ pub async fn top(args: &TopArgs) -> Result<(), Failure> {
     let mut output = Output::stdout();
     match args.output {
         Layout::Table => {
-            output.text(&as_table(&facts, &answer.rows, output.columns()))?;
-            say(&summary::line(&facts));
-            Ok(())
+            // First, as the table's header: whoever reads the first rows has read what they are worth.
+            summary::tell(&facts);
+            output.text(&as_table(&facts, &answer.rows, output.columns()))
         }
         Layout::Json => output.text(&as_json(&facts, &answer.rows)),
     }

@@ -215,6 +215,29 @@ pub(super) static KEYS: &[Key] = &[
         show: |config| Some(config.symbols.inlined.into()),
     },
     Key {
+        name: "symbols.debuginfod_urls",
+        help: "Servers asked for debug information that is not on this host: \"https://HOST/...\". They learn\n\
+               which binaries run here. Default: nobody is asked.",
+        shape: Shape::List,
+        set: |config, texts| {
+            config.symbols.debuginfod_urls =
+                texts.iter().map(|text| values::http_url(text)).collect::<Result<_, _>>()?;
+            Ok(())
+        },
+        show: |config| Some(list(config.symbols.debuginfod_urls.iter().cloned())),
+    },
+    Key {
+        name: "symbols.debuginfod_cache_bytes",
+        help: "Size of all files from such servers, kept in state_dir, at which the oldest go: 16MiB to 1TiB.\n\
+               A file above half of it is not fetched.",
+        shape: Shape::Text,
+        set: |config, texts| {
+            values::bytes(one(texts), 16 << 20..=1 << 40)
+                .map(|value| config.symbols.debuginfod_cache_bytes = value)
+        },
+        show: |config| Some(values::format_bytes(config.symbols.debuginfod_cache_bytes).into()),
+    },
+    Key {
         name: "unwind.table_bytes",
         help: "Kernel memory for unwinding tables, taken at once: 1MiB to 1GiB. A byte or two for each\n\
                10 of mapped code.",

@@ -92,6 +92,10 @@ pub struct Symbols {
     pub debug_dirs: Vec<PathBuf>,
     /// Whether inlined functions are shown as frames (needs debug information).
     pub inlined: bool,
+    /// debuginfod servers, asked in order; empty: nobody is asked.
+    pub debuginfod_urls: Vec<String>,
+    /// Bytes of all files kept from them, 16 MiB to 1 TiB.
+    pub debuginfod_cache_bytes: u64,
 }
 
 /// Tables for unwinding stacks.
@@ -125,7 +129,12 @@ impl Default for Config {
             retention: Retention { age: Duration::from_secs(3600), bytes: 256 << 20 },
             log: Log { level: LevelFilter::INFO, format: LogFormat::Text },
             capture: Capture { max_duration: Duration::from_secs(600), max_running: 4 },
-            symbols: Symbols { debug_dirs: vec![PathBuf::from("/usr/lib/debug")], inlined: true },
+            symbols: Symbols {
+                debug_dirs: vec![PathBuf::from("/usr/lib/debug")],
+                inlined: true,
+                debuginfod_urls: Vec::new(),
+                debuginfod_cache_bytes: 1 << 30,
+            },
             unwind: Unwind { table_bytes: 32 << 20, cache_bytes: 256 << 20 },
         }
     }

@@ -50,6 +50,8 @@ fn every_key_from_every_layer() {
         ("PROFILER_RETENTION_BYTES", "1GiB"),
         ("PROFILER_SYMBOLS_INLINED", "false"),
         ("PROFILER_SYMBOLS_DEBUG_DIRS", ""),
+        ("PROFILER_SYMBOLS_DEBUGINFOD_URLS", "https://a.example/x, http://127.0.0.1:8002"),
+        ("PROFILER_SYMBOLS_DEBUGINFOD_CACHE_BYTES", "32MiB"),
     ];
     let flags = [("retention.age", "2h"), ("capture.max_running", "8"), ("log.format", "json")];
     let config = load("[capture]\nmax_duration = \"1m\"\n", &environment, &flags).expect("valid").config;
@@ -57,7 +59,13 @@ fn every_key_from_every_layer() {
     assert_eq!(config.listen, listen);
     assert_eq!(config.http.map(|address| address.to_string()).as_deref(), Some("[::1]:9190"));
     assert_eq!(config.retention, Retention { age: Duration::from_secs(7200), bytes: 1 << 30 });
-    assert_eq!(config.symbols, Symbols { debug_dirs: Vec::new(), inlined: false });
+    let symbols = Symbols {
+        debug_dirs: Vec::new(),
+        inlined: false,
+        debuginfod_urls: vec!["https://a.example/x".to_owned(), "http://127.0.0.1:8002".to_owned()],
+        debuginfod_cache_bytes: 32 << 20,
+    };
+    assert_eq!(config.symbols, symbols);
     assert_eq!(config.capture, Capture { max_duration: Duration::from_secs(60), max_running: 8 });
     assert_eq!(config.log.format, LogFormat::Json);
     // What is shown is what is read.

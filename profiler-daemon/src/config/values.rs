@@ -139,6 +139,16 @@ pub(super) fn format_bytes(bytes: u64) -> String {
         .map_or_else(|| format!("{bytes}B"), |(shift, unit)| format!("{}{unit}", bytes >> shift))
 }
 
+/// An address of a web server.
+pub(super) fn http_url(text: &str) -> Result<String, String> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let plain = |text: &str| text.chars().all(|char| char.is_ascii_graphic() && !"?#\"\\".contains(char));
+    match rest {
+        Some(rest) if !rest.is_empty() && !rest.starts_with('/') && plain(rest) => Ok(text.to_owned()),
+        _ => Err(format!("{text:?} is not a server's address; write https://HOST/PATH or http://HOST:PORT")),
+    }
+}
+
 pub(super) fn number(text: &str, range: RangeInclusive<u32>) -> Result<u32, String> {
     text.parse()
         .ok()

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Loss, Profile, ProfileKind, RawSample, Sample, TimeRange};
+use super::{Loss, Measure, Profile, ProfileKind, RawSample, Sample, StackQuality, TimeRange};
 
 /// Records on their way to the symbolizer.
 #[derive(Clone, Debug, Default)]
@@ -62,6 +62,28 @@ impl KindLoss {
     pub fn merge(&mut self, other: &Self) {
         self.on_cpu.merge(&other.on_cpu);
         self.off_cpu.merge(&other.off_cpu);
+    }
+}
+
+/// What is known of the stacks of records, by the kind of profile they belong to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KindQuality {
+    /// Of on-CPU records.
+    pub on_cpu: StackQuality,
+    /// Of off-CPU records.
+    pub off_cpu: StackQuality,
+}
+
+impl KindQuality {
+    /// Counts the records of a batch.
+    pub fn add(&mut self, batch: &Batch) {
+        for sample in &batch.samples {
+            let quality = match sample.measure {
+                Measure::OnCpu { .. } => &mut self.on_cpu,
+                Measure::OffCpu { .. } => &mut self.off_cpu,
+            };
+            quality.add(sample.flags, &sample.stack);
+        }
     }
 }
 

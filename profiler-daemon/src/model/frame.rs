@@ -43,6 +43,9 @@ pub struct Module {
     pub path: Arc<str>,
     /// GNU build id in lower-case hex, where the file has one.
     pub build_id: Option<Arc<str>>,
+    /// It, or a debug file of it, has a symbol table, debug information or Go's own table: code in
+    /// it without a name is a gap. A table of exported functions alone does not count.
+    pub has_symbols: bool,
 }
 
 /// A position in source code.

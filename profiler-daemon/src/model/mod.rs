@@ -15,7 +15,7 @@ mod status;
 mod target;
 mod time;
 
-pub use batch::{Batch, KindLoss, RawBatch, Window};
+pub use batch::{Batch, KindLoss, KindQuality, RawBatch, Window};
 pub use event::{FileKey, MappedCode, ProcessChange, ProcessEvent};
 pub use finding::{Finding, Severity};
 pub use frame::{Frame, FrameKind, Module, SourceLine};

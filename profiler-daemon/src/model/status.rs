@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::KindLoss;
+use super::{KindLoss, KindQuality};
 
 /// A snapshot of the agent.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub struct Status {
     pub off_cpu_intervals: u64,
     /// All that was lost since start.
     pub loss: KindLoss,
+    /// How the stacks of all records since start ended.
+    pub stacks: KindQuality,
     /// Sealed windows in the store.
     pub windows: u64,
     /// Memory of the store, bytes (an upper bound).

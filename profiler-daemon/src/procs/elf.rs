@@ -29,8 +29,14 @@ pub struct ElfInfo {
     pub build_id: Option<Arc<str>>,
     /// The `PT_LOAD` segments, executable ones first.
     pub segments: Vec<Segment>,
+    /// Where execution starts.
+    pub entry: u64,
+    /// Sections that names are read from in other ways than through a symbol table, by name.
+    pub named: Vec<NamedSection>,
     /// Bytes of symbol tables (`.symtab`, `.dynsym`).
     pub symbol_bytes: u64,
+    /// It has a `.symtab`: it was not stripped.
+    pub has_symtab: bool,
     /// Bytes of `.debug_info`, decompressed as its header says.
     pub debug_info_bytes: u64,
     /// Bytes of all `.debug_*` sections, decompressed as their headers say.
@@ -57,6 +63,24 @@ pub struct Segment {
     /// It is mapped executable.
     pub executable: bool,
 }
+
+/// A section of a [`NAMED`] name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NamedSection {
+    /// Its name.
+    pub name: &'static str,
+    /// Where it starts in the file.
+    pub offset: u64,
+    /// Bytes in the file.
+    pub size: u64,
+    /// Where it starts in the file's own address space.
+    pub address: u64,
+}
+
+/// The sections kept in [`ElfInfo::named`]: what Go's linker writes, and the compressed symbol table
+/// of Fedora and its kin (MiniDebugInfo). Position-independent Go programs prefix theirs.
+const NAMED: [&str; 7] =
+    [".text", ".rela", ".rela.dyn", ".gopclntab", ".data.rel.ro.gopclntab", ".go.module", ".gnu_debugdata"];
 
 /// A compressed section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +137,12 @@ impl ElfInfo {
         })
     }
 
+    /// The section of one of the [`NAMED`] names.
+    #[must_use]
+    pub fn section(&self, name: &str) -> Option<&NamedSection> {
+        self.named.iter().find(|section| section.name == name)
+    }
+
     fn parse<H, C>(file: impl AsFd) -> Option<Self>
     where
         H: FileHeader<Endian = Endianness>,
@@ -121,7 +151,7 @@ impl ElfInfo {
         let bytes = read_at(&file, 0, size_of::<H>() as u64)?;
         let (header, _) = pod::from_bytes::<H>(&bytes).ok()?;
         let endian = header.endian().ok()?;
-        let mut info = Self::default();
+        let mut info = Self { entry: header.e_entry(endian).into(), ..Self::default() };
 
         let count = usize::from(header.e_phnum(endian)).min(MAX_SEGMENTS);
         let table = read_table::<H::ProgramHeader>(&file, header.e_phoff(endian).into(), count);
@@ -189,6 +219,18 @@ impl ElfInfo {
         }
         if kind == elf::SHT_SYMTAB || kind == elf::SHT_DYNSYM {
             self.symbol_bytes = self.symbol_bytes.saturating_add(size);
+            self.has_symtab |= kind == elf::SHT_SYMTAB;
+        }
+        // The first of a name counts: more of them would be somebody's trick.
+        if let Some(known) = NAMED.iter().find(|known| known.as_bytes() == name)
+            && self.section(known).is_none()
+        {
+            self.named.push(NamedSection {
+                name: known,
+                offset,
+                size,
+                address: section.sh_addr(endian).into(),
+            });
         }
         if name.starts_with(b".debug_") {
             let mut whole = size;
@@ -259,7 +301,7 @@ fn read_table<T>(file: impl AsFd, offset: u64, count: usize) -> Vec<u8> {
 }
 
 /// Exactly `size` bytes at `offset`; `None` if the file does not have them. Callers bound `size`.
-fn read_at(file: impl AsFd, offset: u64, size: u64) -> Option<Vec<u8>> {
+pub(crate) fn read_at(file: impl AsFd, offset: u64, size: u64) -> Option<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(size).ok()?];
     let mut done = 0;
     while let Some(rest) = bytes.get_mut(done..).filter(|rest| !rest.is_empty()) {

@@ -63,6 +63,12 @@ impl ObjectFile {
         version(&self.fd).is_ok_and(|now| now == self.version)
     }
 
+    /// Bytes it had when it was opened.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.version.size.try_into().unwrap_or_default()
+    }
+
     /// A path that opens this very file while `self` lives, also after it was deleted.
     #[must_use]
     pub fn proc_path(&self) -> PathBuf {

@@ -15,7 +15,8 @@ mod table;
 mod vdso;
 
 pub use cgroup::{cgroup_path, resolve_cgroup};
-pub use elf::{CompressedSection, ElfInfo, Segment};
+pub(crate) use elf::read_at;
+pub use elf::{CompressedSection, ElfInfo, NamedSection, Segment};
 pub use files::ObjectFile;
 pub use identity::{all, children, identify, threads};
 pub use process::{Mapping, MappingKind, Process};

@@ -1,6 +1,7 @@
 //! One process as the table keeps it: where its code is mapped from.
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -113,6 +114,12 @@ impl Process {
     #[must_use]
     pub fn perf_map(&self) -> Option<&Arc<File>> {
         self.perf_map.as_ref()
+    }
+
+    /// Opens a regular file by the path the process itself would use, without leaving its root;
+    /// `None` once the process is gone.
+    pub(crate) fn open_in_root(&self, path: &[u8]) -> Option<OwnedFd> {
+        self.dir.as_ref()?.open_in_root(path, true)
     }
 
     /// The mapping that held an address at some time, as far as is known.

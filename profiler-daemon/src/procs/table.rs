@@ -131,12 +131,6 @@ impl ProcessTable {
         self.changed.drain().collect()
     }
 
-    /// A process that is in the table.
-    #[must_use]
-    pub fn get(&self, id: ProcessId) -> Option<&Process> {
-        self.processes.get(&id)
-    }
-
     /// The perf map of an observed process. Looked for again until there is one.
     pub fn perf_map(&mut self, id: ProcessId) -> Option<Arc<File>> {
         let process = self.processes.get_mut(&id)?;
@@ -145,6 +139,12 @@ impl ProcessTable {
             process.perf_map = process.dir.as_ref().and_then(open_perf_map);
         }
         process.perf_map.clone()
+    }
+
+    /// The process as it was last looked at, if it is in the table.
+    #[must_use]
+    pub fn get(&self, id: ProcessId) -> Option<&Process> {
+        self.processes.get(&id)
     }
 
     /// Whether the process is in the table.

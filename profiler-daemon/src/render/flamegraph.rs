@@ -6,11 +6,12 @@ use inferno::flamegraph::color::{BackgroundColor, Color, PaletteMap};
 use inferno::flamegraph::{self, Options, TextTruncateDirection};
 
 use super::stacks::Stacks;
+use super::summary::short_line;
 use super::{About, name, summary_line};
 use crate::model::{Profile, ProfileKind};
 
 /// Longest subtitle, in characters: what fits the 1200 pixels that viewers without JavaScript show.
-const SUBTITLE_CHARS: usize = 150;
+const SUBTITLE_CHARS: usize = 160;
 
 /// Narrowest frame that is drawn, in percent of the whole: an eighth of a pixel, and at most
 /// 10 000 frames a level.
@@ -32,7 +33,7 @@ pub(super) fn write(profile: &Profile, about: &About, out: &mut dyn Write) -> io
     }
     let mut options = Options::default();
     options.title = name::clean(&about.title).into_owned();
-    options.subtitle = Some(shortened(&summary));
+    options.subtitle = Some(shortened(&short_line(profile, about)));
     options.bgcolors = Some(match profile.kind() {
         ProfileKind::OnCpu => BackgroundColor::Yellow,
         ProfileKind::OffCpu => BackgroundColor::Blue,

@@ -11,8 +11,13 @@
 //!   "from": "2026-11-20T10:00:00Z", "to": "2026-11-20T10:00:10Z",   // the range asked for
 //!   "covered_seconds": 10.0,       // how much of it has data
 //!   "frequency_hz": 99.0,          // effective sampling frequency; 0 unless on-cpu
-//!   "quality": { "records": 42, "truncated": 0, "stopped": 0, "user_missing": 0, "kernel_missing": 0,
-//!                "frames": 420, "frames_unnamed": 3 },
+//!   "quality": { "records": 42, "truncated": 0, "stopped": 2, "user_missing": 0, "kernel_missing": 0,
+//!                "frames": 420, "frames_unnamed": 3,
+//!                "user_stacks": 40,   // records of threads that have one; each has one end:
+//!                "complete": 38, "user_truncated": 0,
+//!                "stopped_reasons": [ { "reason": "no unwinding table yet", "count": 2 } ],
+//!                "guessed": 1,        // stacks with frames from the frame pointer alone
+//!                "frames_unnamed_despite_symbols": 0 },   // though their file has symbols
 //!   "losses": [ { "stage": "kernel", "reason": "on-CPU ring full", "count": 1 } ],
 //!   "stacks": [                    // heaviest first
 //!     { "comm": "demo", "pid": 7, "exe": "/usr/bin/demo", "cgroup": "/system.slice",
@@ -63,6 +68,18 @@ struct Quality {
     kernel_missing: u64,
     frames: u64,
     frames_unnamed: u64,
+    user_stacks: u64,
+    complete: u64,
+    user_truncated: u64,
+    stopped_reasons: Vec<Stop>,
+    guessed: u64,
+    frames_unnamed_despite_symbols: u64,
+}
+
+#[derive(Serialize)]
+struct Stop {
+    reason: &'static str,
+    count: u64,
 }
 
 #[derive(Serialize)]
@@ -119,6 +136,16 @@ pub(super) fn write(profile: &Profile, about: &About, out: &mut dyn Write) -> io
             kernel_missing: quality.kernel_missing,
             frames: quality.frames,
             frames_unnamed: quality.frames_unnamed,
+            user_stacks: quality.user_stacks,
+            complete: quality.complete,
+            user_truncated: quality.user_truncated,
+            stopped_reasons: quality
+                .stop_counts()
+                .into_iter()
+                .map(|(reason, count)| Stop { reason: reason.text(), count })
+                .collect(),
+            guessed: quality.guessed,
+            frames_unnamed_despite_symbols: quality.frames_unnamed_despite_symbols,
         },
         losses: profile
             .loss

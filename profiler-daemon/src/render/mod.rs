@@ -9,6 +9,7 @@ mod json;
 mod name;
 mod pprof;
 mod speedscope;
+mod stack_shares;
 mod stacks;
 mod summary;
 mod top;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+pub use stack_shares::StackShares;
 pub use summary::{frequency_hz, summary_line};
 pub use top::{TopRow, top};
 

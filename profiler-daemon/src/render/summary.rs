@@ -3,12 +3,28 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::About;
+use super::{About, StackShares};
 use crate::model::{Profile, ProfileKind};
 
-/// One line for people: total, rate, covered time, what was lost, shares of flawed stacks.
+/// One line for people: total, rate, covered time, what was lost, how stacks ended and why.
 #[must_use]
 pub fn summary_line(profile: &Profile, about: &About) -> String {
+    let stacks = StackShares::from(&profile.quality).long();
+    format!("{}; lost: {}; {stacks}", amount(profile, about), profile.loss)
+}
+
+/// The same without reasons, for where room is scarce.
+pub(super) fn short_line(profile: &Profile, about: &About) -> String {
+    let stacks = StackShares::from(&profile.quality).short();
+    let lost = match profile.loss.total() {
+        0 => "nothing".to_owned(),
+        count => count.to_string(),
+    };
+    format!("{}; lost: {lost}; {stacks}", amount(profile, about))
+}
+
+/// How much, and of which time.
+fn amount(profile: &Profile, about: &About) -> String {
     let total = profile.total();
     let seconds = Duration::from_nanos(total.ns).as_secs_f64();
     let mut line = match profile.kind() {
@@ -21,23 +37,6 @@ pub fn summary_line(profile: &Profile, about: &About) -> String {
     let _ = write!(line, ", {covered:.1} s");
     if covered < 0.99 * asked {
         let _ = write!(line, " covered of {asked:.1} s");
-    }
-    let quality = &profile.quality;
-    let truncated = percent(quality.truncated, quality.records);
-    let unnamed = percent(quality.frames_unnamed, quality.frames);
-    let _ = write!(
-        line,
-        "; lost: {}; truncated stacks: {truncated:.1} %; unnamed frames: {unnamed:.1} %",
-        profile.loss
-    );
-    for (what, count) in [
-        ("stopped early", quality.stopped_early()),
-        ("without user stack", quality.user_missing),
-        ("without kernel stack", quality.kernel_missing),
-    ] {
-        if count > 0 {
-            let _ = write!(line, "; {what}: {:.1} %", percent(count, quality.records));
-        }
     }
     line
 }
@@ -52,8 +51,4 @@ pub fn frequency_hz(profile: &Profile) -> f64 {
     } else {
         0.0
     }
-}
-
-fn percent(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { 100.0 * part as f64 / whole as f64 }
 }

@@ -22,7 +22,8 @@ pub(super) fn about() -> About {
 }
 
 fn frame(name: &str, kind: FrameKind, address: u64) -> Arc<Frame> {
-    let module = Module { path: "/usr/bin/demo".into(), build_id: Some("00c0ffee".into()) };
+    let module =
+        Module { path: "/usr/bin/demo".into(), build_id: Some("00c0ffee".into()), has_symbols: true };
     let in_file = !matches!(kind, FrameKind::Kernel | FrameKind::KernelInlined | FrameKind::Jit);
     Arc::new(Frame {
         name: name.into(),
@@ -78,9 +79,16 @@ pub(super) fn on_cpu_profile() -> Profile {
     add("kworker/0:1", 12, &[("inlined", FrameKind::KernelInlined), ("worker", FrameKind::Kernel)], 2);
     add("kworker/0:1", 12, &[], 1);
     profile.quality.records = 85;
-    profile.quality.truncated = 1;
+    profile.quality.user_stacks = 82;
+    profile.quality.complete = 76;
+    profile.quality.truncated = 2;
+    profile.quality.user_truncated = 1;
+    profile.quality.stopped = [3, 0, 0, 1, 0, 0];
+    profile.quality.user_missing = 1;
+    profile.quality.guessed = 2;
     profile.quality.frames = 300;
     profile.quality.frames_unnamed = 20;
+    profile.quality.frames_unnamed_despite_symbols = 3;
     profile.loss.add(Stage::Kernel, "on-CPU ring full", 3);
     profile
 }
@@ -260,13 +268,21 @@ fn the_summary_says_what_is_missing() {
     assert_eq!(
         summary_line(&on_cpu_profile(), &about()),
         "85 samples at 100.0 Hz, 10.0 s; lost: 3 (kernel: on-CPU ring full); \
-         truncated stacks: 1.2 %; unnamed frames: 6.7 %"
+         stacks: 92.7 % complete, 1.2 % truncated, 4.9 % stopped early (no unwinding table yet 3.7 %, \
+         no code at the return address 1.2 %), 1.2 % not readable; 2.4 % used the frame-pointer guess; \
+         kernel stack truncated: 1.2 %; frames without a name: 6.7 % (1.0 % although their file has symbols)"
+    );
+    // What the picture has no room for.
+    assert_eq!(
+        summary::short_line(&on_cpu_profile(), &about()),
+        "85 samples at 100.0 Hz, 10.0 s; lost: 3; stacks: 92.7 % complete, 1.2 % truncated, \
+         4.9 % stopped, 1.2 % unreadable; 2.4 % guessed; unnamed frames: 6.7 %"
     );
     let part = About { covered: Duration::from_secs(4), ..about() };
     assert_eq!(
         summary_line(&off_cpu_profile(), &part),
         "9.431 s off CPU in 8 records, 4.0 s covered of 10.0 s; lost: nothing; \
-         truncated stacks: 0.0 %; unnamed frames: 0.0 %"
+         stacks: none of user code; frames without a name: 0.0 %"
     );
 }
 

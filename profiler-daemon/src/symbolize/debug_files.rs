@@ -1,48 +1,103 @@
-//! Separate debug information: by build id, then by debug link, in directories an administrator
-//! owns. Nothing beside the binary itself is looked at: that place belongs to its owner.
+//! Separate debug information: by build id, then by debug link; in directories an administrator owns
+//! first, then where the process itself would look.
 
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{self, FileType, Mode, OFlags};
 
 use crate::procs::{CompressedSection, ElfInfo, ObjectFile};
 
-/// Largest file whose checksum is compared with a debug link's.
+/// Largest file of an administrator whose checksum is compared with a debug link's.
 const MAX_CHECKED: u64 = 1 << 30;
+/// Largest file of somebody else: reading it must not hold up others.
+const MAX_CHECKED_OF_OTHERS: u64 = 256 << 20;
 
-/// Opens the file with the debug information of a binary, if there is one.
-pub(super) fn find(binary: &ObjectFile, debug_dirs: &[PathBuf]) -> Option<OwnedFd> {
+/// A file with debug information.
+pub(super) struct DebugFile {
+    pub file: ObjectFile,
+    /// It lies where an administrator put it: links in it may be followed.
+    pub trusted: bool,
+}
+
+/// Opens a path the way a process would, inside of its root.
+pub(super) type OpenInRoot<'a> = &'a dyn Fn(&Path) -> Option<OwnedFd>;
+
+/// The file with the debug information of a binary, if there is one. Its serial is `serial`.
+pub(super) fn find(
+    binary: &ObjectFile,
+    debug_dirs: &[PathBuf],
+    in_root: OpenInRoot<'_>,
+    serial: u64,
+) -> Option<DebugFile> {
     let elf = binary.elf()?;
-    by_build_id(elf, debug_dirs).or_else(|| by_link(binary, elf, debug_dirs))
+    let open = |fd| ObjectFile::new(fd, Arc::clone(binary.path()), serial).ok();
+    let ours = by_build_id(elf, debug_dirs, &open_regular)
+        .or_else(|| by_link(elf, &in_debug_dirs(binary, debug_dirs), &open_regular, MAX_CHECKED));
+    if let Some(file) = ours.and_then(open) {
+        return Some(DebugFile { file, trusted: true });
+    }
+    // Beside the binary, or from a package installed in a container. Whoever owns that place owns
+    // the binary too, so what is found there is trusted no more than the binary is.
+    let is_its = |file: &ObjectFile| file.elf().is_some_and(|found| found.build_id == elf.build_id);
+    let mut places = beside(binary);
+    places.extend(in_debug_dirs(binary, debug_dirs));
+    by_build_id(elf, debug_dirs, in_root)
+        .and_then(open)
+        .filter(is_its)
+        .or_else(|| by_link(elf, &places, in_root, MAX_CHECKED_OF_OTHERS).and_then(open))
+        .map(|file| DebugFile { file, trusted: false })
 }
 
 /// `DIR/.build-id/ab/cdef....debug` (GDB manual, "Separate Debug Files").
-fn by_build_id(elf: &ElfInfo, debug_dirs: &[PathBuf]) -> Option<OwnedFd> {
+fn by_build_id(elf: &ElfInfo, debug_dirs: &[PathBuf], open: OpenInRoot<'_>) -> Option<OwnedFd> {
     let (first, rest) = elf.build_id.as_deref()?.split_at_checked(2).filter(|(_, rest)| !rest.is_empty())?;
     let name = format!(".build-id/{first}/{rest}.debug");
-    debug_dirs.iter().find_map(|dir| open_regular(&dir.join(&name)))
+    debug_dirs.iter().find_map(|dir| open(&dir.join(&name)))
 }
 
-/// `DIR/PATH-OF-THE-BINARY'S-DIRECTORY/NAME`, if its checksum is the one in the link.
-fn by_link(binary: &ObjectFile, elf: &ElfInfo, debug_dirs: &[PathBuf]) -> Option<OwnedFd> {
+/// The file a debug link names, in the first of these directories that has it with the link's checksum.
+fn by_link(elf: &ElfInfo, places: &[PathBuf], open: OpenInRoot<'_>, max_bytes: u64) -> Option<OwnedFd> {
     let (name, crc) = elf.debug_link.as_ref()?;
-    // The link is part of somebody else's file: it must be one plain name, and so must each part
-    // of the path be.
-    let plain = |path: &Path| path.components().all(|part| matches!(part, Component::Normal(_)));
-    let folder = Path::new(&**binary.path()).parent()?.strip_prefix("/").ok()?;
-    if !plain(Path::new(name)) || Path::new(name).components().count() != 1 || !plain(folder) {
+    // The link is part of somebody else's file: it must be one plain name.
+    let name = Path::new(name);
+    if !is_plain(name) || name.components().count() != 1 {
         return None;
     }
-    debug_dirs.iter().find_map(|dir| {
-        let fd = open_regular(&dir.join(folder).join(name))?;
-        (checksum(&fd)? == *crc).then_some(fd)
+    places.iter().find_map(|place| {
+        let fd = open(&place.join(name))?;
+        (checksum(&fd, max_bytes)? == *crc).then_some(fd)
     })
 }
 
-fn open_regular(path: &Path) -> Option<OwnedFd> {
+/// The binary's own directory and its `.debug`.
+fn beside(binary: &ObjectFile) -> Vec<PathBuf> {
+    let Some(folder) = folder(binary) else { return Vec::new() };
+    let folder = Path::new("/").join(folder);
+    vec![folder.clone(), folder.join(".debug")]
+}
+
+/// The binary's directory below each directory for debug files.
+fn in_debug_dirs(binary: &ObjectFile, debug_dirs: &[PathBuf]) -> Vec<PathBuf> {
+    let folder = folder(binary);
+    debug_dirs.iter().filter_map(|dir| Some(dir.join(folder?))).collect()
+}
+
+/// The binary's directory without the first slash, if each part of it is a plain name.
+fn folder(binary: &ObjectFile) -> Option<&Path> {
+    let folder = Path::new(&**binary.path()).parent()?.strip_prefix("/").ok()?;
+    is_plain(folder).then_some(folder)
+}
+
+fn is_plain(path: &Path) -> bool {
+    path.components().all(|part| matches!(part, Component::Normal(_)))
+}
+
+/// Opens a regular file of the host.
+pub(super) fn open_regular(path: &Path) -> Option<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let fd = fs::open(path, flags, Mode::empty()).ok()?;
     let stat = fs::fstat(&fd).ok()?;
@@ -50,9 +105,9 @@ fn open_regular(path: &Path) -> Option<OwnedFd> {
 }
 
 /// CRC-32 of the whole file, as `.gnu_debuglink` has it.
-fn checksum(fd: &OwnedFd) -> Option<u32> {
+fn checksum(fd: &OwnedFd, max_bytes: u64) -> Option<u32> {
     let mut file = File::from(fd.try_clone().ok()?);
-    if file.metadata().ok()?.len() > MAX_CHECKED {
+    if file.metadata().ok()?.len() > max_bytes {
         return None;
     }
     let mut crc = flate2::Crc::new();
@@ -124,7 +179,7 @@ mod tests {
         let dirs = [debug_dir];
         let found = |name: &str, crc: u32| {
             let elf = ElfInfo { debug_link: Some((name.to_owned(), crc)), ..ElfInfo::default() };
-            by_link(&object(&binary), &elf, &dirs).is_some()
+            by_link(&elf, &in_debug_dirs(&object(&binary), &dirs), &open_regular, 1 << 20).is_some()
         };
         assert!(found("program.debug", crc.sum()));
         assert!(!found("program.debug", crc.sum() ^ 1));

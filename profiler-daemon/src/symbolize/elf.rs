@@ -13,9 +13,13 @@ use blazesym::symbolize::source::{Elf, Source};
 use blazesym::symbolize::{Input, Sym, Symbolized, Symbolizer, evict};
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use crate::model::Loss;
 use crate::procs::{ElfInfo, ObjectFile};
 
-use super::debug_files;
+use super::debug_files::{self, DebugFile, OpenInRoot};
+use super::debuginfod::{Answer, Debuginfod};
+use super::go::GoTable;
+use super::mini_debug;
 
 /// Symbol tables above this are left alone: 10 million symbols.
 const MAX_SYMBOL_BYTES: u64 = 256 << 20;
@@ -26,16 +30,17 @@ const FORGET_AFTER: Duration = Duration::from_secs(120);
 /// What the smallest file counts for, so that their number is bounded as well: each takes one or
 /// two descriptors.
 const MIN_BYTES: u64 = 256 << 10;
-/// Most files that are remembered as broken.
+/// Most files that are remembered as broken, or as without a debug file.
 const MAX_BROKEN: usize = 4096;
 
 /// Bounds and places.
-#[derive(Clone, Debug)]
 pub(super) struct ElfOptions {
     pub memory_bytes: u64,
     pub max_debug_info_bytes: u64,
     pub debug_dirs: Vec<PathBuf>,
     pub inlined: bool,
+    /// Asked for what is nowhere else.
+    pub debuginfod: Option<Debuginfod>,
 }
 
 /// A function and what was inlined into it, as found for one address.
@@ -55,6 +60,7 @@ pub(super) struct Found {
 pub(super) type Reason = &'static str;
 
 pub(super) const CHANGED: Reason = "file changed after it was mapped";
+pub(super) const DEBUG_CHANGED: Reason = "debug file changed after it was found, symbol table used";
 pub(super) const TOO_LARGE: Reason = "debug information over its limit, symbol table used";
 pub(super) const TOO_SLOW: Reason = "debug information too slow, symbol table used";
 pub(super) const BROKEN: Reason = "file with broken symbols";
@@ -65,8 +71,10 @@ pub(super) struct ElfSymbols {
     blazesym: Symbolizer,
     loaded: FxHashMap<u64, Loaded>,
     broken: FxHashSet<u64>,
+    /// Files whose debug files are not to be used.
+    without_debug_file: FxHashSet<u64>,
     bytes: u64,
-    next_debug_serial: u64,
+    next_serial: u64,
     swept: Instant,
 }
 
@@ -74,6 +82,12 @@ struct Loaded {
     /// Keeps the descriptor open, so that its number means this file while blazesym knows it.
     file: Arc<ObjectFile>,
     debug_file: Option<ObjectFile>,
+    /// The symbol table that was compressed in a section.
+    mini: Option<ObjectFile>,
+    /// Go's own table.
+    go: Option<GoTable>,
+    /// Build id under which a debug file may come from a server.
+    awaited: Option<Arc<str>>,
     /// Use debug information of `debug_file`, or else of `file`.
     debug_info: bool,
     /// What blazesym may come to need for it: an estimate.
@@ -88,18 +102,21 @@ impl ElfSymbols {
             options,
             loaded: FxHashMap::default(),
             broken: FxHashSet::default(),
+            without_debug_file: FxHashSet::default(),
             bytes: 0,
-            next_debug_serial: 0,
+            next_serial: 0,
             swept: Instant::now(),
         }
     }
 
-    /// What is at an address of a file, as the file itself counts addresses. `report` is told once
-    /// for a file why it gives less than it might.
+    /// What is at an address of a file, as the file itself counts addresses. `in_root` opens files
+    /// in the root of a process that maps it; `report` is told once for a file why it gives less
+    /// than it might.
     pub(super) fn find(
         &mut self,
         file: &Arc<ObjectFile>,
         address: u64,
+        in_root: OpenInRoot<'_>,
         mut report: impl FnMut(Reason),
     ) -> Option<Found> {
         let elf = file.elf()?;
@@ -113,8 +130,15 @@ impl ElfSymbols {
             return None;
         }
         let now = Instant::now();
+        // A debug file in a stranger's directory can be written over at any time.
+        let debug_file = self.loaded.get(&serial).and_then(|loaded| loaded.debug_file.as_ref());
+        if debug_file.is_some_and(|file| !file.is_unchanged()) {
+            self.unload(serial);
+            remember(&mut self.without_debug_file, serial);
+            report(DEBUG_CHANGED);
+        }
         if !self.loaded.contains_key(&serial) {
-            self.load(file, elf, now, &mut report);
+            self.load(file, elf, now, in_root, &mut report);
         }
         let loaded = self.loaded.get_mut(&serial)?;
         loaded.used = now;
@@ -131,6 +155,11 @@ impl ElfSymbols {
         }
         if found.as_ref().is_some_and(|found| is_mangled(&found.name)) {
             return found;
+        }
+        if found.is_none()
+            && let Some(function) = self.loaded.get(&serial).and_then(|loaded| loaded.go?.find(file, address))
+        {
+            return Some(function);
         }
         // Debug information that cannot be read must not hide the symbol table. And where it has
         // no more than line tables, its names lack the path that the symbol table's have.
@@ -168,6 +197,42 @@ impl ElfSymbols {
         answer.ok()
     }
 
+    /// Takes in what servers sent since the last call; says whether names may have changed.
+    pub(super) fn refresh(&mut self) -> bool {
+        let Some(server) = &mut self.options.debuginfod else { return false };
+        if !server.has_news() {
+            return false;
+        }
+        let mut here = Vec::new();
+        for (&serial, loaded) in &mut self.loaded {
+            let Some(build_id) = &loaded.awaited else { continue };
+            if server.has(build_id) {
+                here.push(serial);
+            } else if !server.is_pending(build_id) {
+                loaded.awaited = None;
+            }
+        }
+        // They are loaded again, with the debug file, when they are asked next.
+        here.iter().for_each(|&serial| self.unload(serial));
+        !here.is_empty()
+    }
+
+    /// Whether a file, or what was found for it, has more than a table of exported functions.
+    pub(super) fn has_symbols(&self, file: &ObjectFile) -> bool {
+        let own = file.elf().is_some_and(|elf| elf.has_symtab || elf.debug_info_bytes > 0);
+        own || self
+            .loaded
+            .get(&file.serial())
+            .is_some_and(|loaded| loaded.debug_file.is_some() || loaded.mini.is_some() || loaded.go.is_some())
+    }
+
+    /// What went wrong with servers since the last call.
+    pub(super) fn take_loss(&self, loss: &mut Loss) {
+        if let Some(server) = &self.options.debuginfod {
+            server.take_loss(loss);
+        }
+    }
+
     /// Closes files that no process maps any more and nobody asked for lately.
     pub(super) fn sweep(&mut self) {
         if self.swept.elapsed() < FORGET_AFTER / 4 {
@@ -187,18 +252,26 @@ impl ElfSymbols {
         }
     }
 
-    fn load(&mut self, file: &Arc<ObjectFile>, elf: &ElfInfo, now: Instant, report: &mut impl FnMut(Reason)) {
-        let debug_file = debug_files::find(file, &self.options.debug_dirs)
-            .and_then(|fd| {
-                self.next_debug_serial += 1;
-                ObjectFile::new(fd, Arc::clone(file.path()), self.next_debug_serial).ok()
-            })
-            .filter(|file| file.elf().is_some_and(is_readable));
+    fn load(
+        &mut self,
+        file: &Arc<ObjectFile>,
+        elf: &ElfInfo,
+        now: Instant,
+        in_root: OpenInRoot<'_>,
+        report: &mut impl FnMut(Reason),
+    ) {
+        let mut awaited = None;
+        let serial = self.serial();
+        let debug_file = debug_files::find(file, &self.options.debug_dirs, in_root, serial)
+            .or_else(|| self.from_server(file, elf, serial, &mut awaited))
+            .filter(|found| found.file.elf().is_some_and(is_readable))
+            .filter(|_| !self.without_debug_file.contains(&file.serial()));
         let (source, source_elf, own_links) =
-            match debug_file.as_ref().and_then(|file| Some((file, file.elf()?))) {
+            match debug_file.as_ref().and_then(|found| Some((found, found.file.elf()?))) {
                 // Links in an administrator's directories may be followed, those of strangers' files not.
-                Some((debug_file, elf)) => (debug_file, elf, elf.debug_link.is_some()),
-                None => (&**file, elf, elf.debug_link.is_some() || elf.has_other_links),
+                Some((found, elf)) if found.trusted => (&found.file, elf, elf.debug_link.is_some()),
+                Some((found, elf)) => (&found.file, elf, has_links(elf)),
+                None => (&**file, elf, has_links(elf)),
             };
         let limit = self.options.max_debug_info_bytes;
         let has_debug_info = source_elf.debug_info_bytes > 0 && !own_links;
@@ -209,7 +282,11 @@ impl ElfSymbols {
             report(TOO_LARGE);
         }
         let symbols = if debug_file.is_some() { source_elf.symbol_bytes } else { 0 };
+        let mini = if debug_file.is_none() && !elf.has_symtab { self.mini(file, elf) } else { None };
+        // Unpacked it takes memory, and what is read of it takes more.
+        let unpacked = mini.as_ref().map_or(0, |mini| mini.size().saturating_mul(2));
         let mut bytes = MIN_BYTES.saturating_add(elf.symbol_bytes).saturating_add(symbols);
+        bytes = bytes.saturating_add(unpacked);
         if debug_info {
             // Once all of it was asked for, parsed debug information takes about one and a half
             // times its size (measured with Rust binaries and glibc), on top of what is
@@ -220,8 +297,56 @@ impl ElfSymbols {
         }
         self.make_room(bytes);
         self.bytes = self.bytes.saturating_add(bytes);
-        let loaded = Loaded { file: Arc::clone(file), debug_file, debug_info, bytes, used: now };
+        let loaded = Loaded {
+            file: Arc::clone(file),
+            debug_file: debug_file.map(|found| found.file),
+            mini,
+            go: GoTable::open(file, elf),
+            awaited,
+            debug_info,
+            bytes,
+            used: now,
+        };
         self.loaded.insert(file.serial(), loaded);
+    }
+
+    /// The debug file that a server sent; sets `awaited` where it may come later. A file that has
+    /// debug information itself needs none.
+    fn from_server(
+        &self,
+        file: &ObjectFile,
+        elf: &ElfInfo,
+        serial: u64,
+        awaited: &mut Option<Arc<str>>,
+    ) -> Option<DebugFile> {
+        let (server, build_id) = (self.options.debuginfod.as_ref()?, elf.build_id.as_ref()?);
+        if elf.debug_info_bytes > 0 {
+            return None;
+        }
+        match server.get(build_id) {
+            Answer::File(fd) => {
+                let file = ObjectFile::new(fd, Arc::clone(file.path()), serial).ok()?;
+                Some(DebugFile { file, trusted: false })
+            }
+            Answer::Pending => {
+                *awaited = Some(Arc::clone(build_id));
+                None
+            }
+            Answer::Absent => None,
+        }
+    }
+
+    /// The symbol table that was compressed in a section of the file.
+    fn mini(&mut self, file: &ObjectFile, elf: &ElfInfo) -> Option<ObjectFile> {
+        let fd = mini_debug::unpack(file, elf)?;
+        let mini = ObjectFile::new(fd, Arc::clone(file.path()), self.serial()).ok()?;
+        mini.elf().is_some_and(is_readable).then_some(mini)
+    }
+
+    /// A serial for a file that only this struct knows.
+    fn serial(&mut self) -> u64 {
+        self.next_serial += 1;
+        self.next_serial
     }
 
     /// Unloads the files that were not asked for longest, until `bytes` more fit.
@@ -245,17 +370,14 @@ impl ElfSymbols {
 
     fn give_up(&mut self, serial: u64, reason: Reason, report: &mut impl FnMut(Reason)) {
         self.unload(serial);
-        if self.broken.len() >= MAX_BROKEN {
-            self.broken.clear();
-        }
-        self.broken.insert(serial);
+        remember(&mut self.broken, serial);
         report(reason);
     }
 }
 
 impl Loaded {
     fn paths(&self) -> impl Iterator<Item = PathBuf> {
-        self.debug_file.iter().map(ObjectFile::proc_path).chain([self.file.proc_path()])
+        self.debug_file.iter().chain(&self.mini).chain([&*self.file]).map(ObjectFile::proc_path)
     }
 
     /// Where to ask: for debug information if it is to be used, and for symbol tables, best first.
@@ -266,14 +388,27 @@ impl Loaded {
             Source::Elf(elf)
         };
         let best = self.debug_file.as_ref().unwrap_or(&self.file);
-        let tables = self.debug_file.iter().chain([&*self.file]);
+        let tables = self.debug_file.iter().chain(&self.mini).chain([&*self.file]);
         (self.debug_info.then(|| source(best, true)), tables.map(|file| source(file, false)).collect())
     }
+}
+
+/// Adds a file to a set that is kept from growing.
+fn remember(files: &mut FxHashSet<u64>, serial: u64) {
+    if files.len() >= MAX_BROKEN {
+        files.clear();
+    }
+    files.insert(serial);
 }
 
 /// Whether reading its symbol tables takes bounded memory.
 fn is_readable(elf: &ElfInfo) -> bool {
     !elf.suspicious && elf.symbol_bytes <= MAX_SYMBOL_BYTES
+}
+
+/// Whether it refers to other files for its debug information.
+fn has_links(elf: &ElfInfo) -> bool {
+    elf.debug_link.is_some() || elf.has_other_links
 }
 
 fn is_mangled(name: &str) -> bool {

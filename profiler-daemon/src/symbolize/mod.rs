@@ -3,15 +3,19 @@
 //! blazesym is not `Sync`, and reading symbols blocks on disks: neither belongs on the runtime.
 
 mod debug_files;
+mod debuginfod;
 mod demangle;
 mod elf;
+mod go;
 mod intern;
 mod kernel;
 mod labels;
+mod mini_debug;
 mod perf_map;
 mod resolver;
 mod user;
 
+pub use debuginfod::Options as DebuginfodOptions;
 pub use resolver::Resolver;
 
 use std::path::PathBuf;
@@ -39,6 +43,8 @@ pub struct Options {
     pub max_debug_info_bytes: u64,
     /// Where separate debug information is looked for.
     pub debug_dirs: Vec<PathBuf>,
+    /// Servers that are asked for debug information; `None`: nobody is.
+    pub debuginfod: Option<DebuginfodOptions>,
     /// Show functions that were inlined.
     pub inlined: bool,
 }
@@ -50,6 +56,7 @@ impl Default for Options {
             memory_bytes: 256 << 20,
             max_debug_info_bytes: 512 << 20,
             debug_dirs: vec!["/usr/lib/debug".into()],
+            debuginfod: None,
             inlined: true,
         }
     }

@@ -139,7 +139,7 @@ fn kernel_module(modules: &mut Vec<Arc<Module>>, name: &str) -> Arc<Module> {
     if let Some(known) = modules.iter().find(|module| &*module.path == name) {
         return Arc::clone(known);
     }
-    let module = Arc::new(Module { path: name.into(), build_id: None });
+    let module = Arc::new(Module { path: name.into(), build_id: None, has_symbols: true });
     modules.push(Arc::clone(&module));
     module
 }

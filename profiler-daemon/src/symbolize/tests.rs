@@ -1,5 +1,7 @@
 //! The resolver against live programs, compiled here, whose functions are known.
 
+mod survive;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -49,6 +51,11 @@ impl Program {
         let status = Command::new(compiler).args(flags).arg("-o").arg(&path).arg(&code).status().unwrap();
         assert!(status.success());
         change(&path);
+        Self::run(path, dir)
+    }
+
+    /// Runs a program that prints addresses.
+    fn run(path: PathBuf, dir: tempfile::TempDir) -> Self {
         let mut child = Command::new(&path).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
@@ -119,6 +126,7 @@ fn our_own_functions_have_their_names() {
     let function = stack.last().unwrap();
     assert_eq!(&*function.name, "profiler_daemon::symbolize::tests::known_function");
     assert!(function.named && function.kind == FrameKind::User);
+    assert!(function.module.as_ref().unwrap().has_symbols);
     let exe = std::env::current_exe().unwrap();
     assert_eq!(Path::new(&*function.module.as_ref().unwrap().path), exe);
     assert_eq!((&*labels.comm, Path::new(&*labels.exe), labels.pid), ("tested", exe.as_path(), me().pid));
@@ -214,6 +222,7 @@ fn a_stripped_binary_gives_its_name_and_the_address_in_it() {
     let Sample { stack, .. } = resolver().resolve(&program.sample(&program.addresses[1..2]));
     assert_eq!(&*stack[0].name, format!("[program+{start:#x}]"));
     assert_eq!((stack[0].named, stack[0].address), (false, start));
+    assert!(!stack[0].module.as_ref().unwrap().has_symbols);
     assert_eq!(Path::new(&*stack[0].module.as_ref().unwrap().path), program.path);
 }
 

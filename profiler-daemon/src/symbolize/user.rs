@@ -1,5 +1,6 @@
 //! User-space addresses to frames: by the file, the perf map or the vDSO that the code came from.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,11 +10,12 @@ use rustc_hash::FxHashMap;
 use crate::model::{Frame, FrameKind, Loss, Module, MonoNs, ProcessId, SourceLine, Stage};
 use crate::procs::{Mapping, MappingKind, ObjectFile, Process, SharedTable, vdso};
 
-use super::Options;
+use super::debuginfod::Debuginfod;
 use super::demangle::demangle;
 use super::elf::{ElfOptions, ElfSymbols, Found};
 use super::intern::Interner;
 use super::perf_map::PerfMap;
+use super::{DebuginfodOptions, Options};
 
 /// What all perf maps together may take, in bytes.
 const PERF_MAP_BYTES: usize = 128 << 20;
@@ -36,11 +38,13 @@ pub(super) struct UserSymbols {
     modules: FxHashMap<u64, Arc<Module>>,
     perf_maps: FxHashMap<ProcessId, PerfMap>,
     vdso: Option<(Arc<ObjectFile>, u64)>,
+    cache_entries: usize,
     loss: Loss,
 }
 
 impl UserSymbols {
     pub(super) fn new(options: Options, procs: SharedTable) -> Self {
+        let cache_entries = options.cache_entries.max(1);
         let vdso = vdso().and_then(|(fd, size)| Some((procs.lock().adopt(fd, &"[vdso]".into())?, size)));
         Self {
             procs,
@@ -49,11 +53,13 @@ impl UserSymbols {
                 max_debug_info_bytes: options.max_debug_info_bytes,
                 debug_dirs: options.debug_dirs,
                 inlined: options.inlined,
+                debuginfod: options.debuginfod.and_then(start_debuginfod),
             }),
-            frames: Cache::new(options.cache_entries.max(1)),
+            frames: Cache::new(cache_entries),
             modules: FxHashMap::default(),
             perf_maps: FxHashMap::default(),
             vdso,
+            cache_entries,
             loss: Loss::default(),
         }
     }
@@ -66,6 +72,10 @@ impl UserSymbols {
         look: impl FnOnce(&mut Process) -> T,
     ) -> T {
         self.elf.sweep();
+        if self.elf.refresh() {
+            self.frames = Cache::new(self.cache_entries);
+            self.modules.clear();
+        }
         let mut procs = self.procs.lock();
         if maybe_exec {
             procs.recheck(id);
@@ -82,6 +92,7 @@ impl UserSymbols {
         }
         loss.add(Stage::Symbolize, REFUSED, procs.take_refused());
         drop(procs);
+        self.elf.take_loss(loss);
         loss.merge(&std::mem::take(&mut self.loss));
     }
 
@@ -107,12 +118,13 @@ impl UserSymbols {
         };
         match &mapping.kind {
             MappingKind::File { file: Some(file), path } if file.elf().is_some() => {
-                self.file_frames(file, path, mapping.offset_of(address), interner, out);
+                self.file_frames(id, file, path, mapping.offset_of(address), interner, out);
             }
             MappingKind::File { path, .. } => {
                 // Run-time compilers also write to files (memfd) that hold plain code.
                 let frame = self.generated(id, address, interner).unwrap_or_else(|| {
-                    let module = Arc::new(Module { path: Arc::clone(path), build_id: None });
+                    let module =
+                        Arc::new(Module { path: Arc::clone(path), build_id: None, has_symbols: false });
                     interner.intern(unnamed(base_name(path), mapping.offset_of(address), Some(module)))
                 });
                 out.push(frame);
@@ -121,7 +133,7 @@ impl UserSymbols {
                 let frame = self.generated(id, address, interner);
                 out.push(frame.unwrap_or_else(|| interner.intern(unnamed("anon", address, None))));
             }
-            MappingKind::Vdso => self.vdso_frames(&mapping, address, interner, out),
+            MappingKind::Vdso => self.vdso_frames(id, &mapping, address, interner, out),
             MappingKind::Special(name) => {
                 let name = name.trim_matches(['[', ']']);
                 out.push(interner.intern(unnamed(name, address, None)));
@@ -131,6 +143,7 @@ impl UserSymbols {
 
     fn vdso_frames(
         &mut self,
+        id: ProcessId,
         mapping: &Mapping,
         address: u64,
         interner: &mut Interner,
@@ -140,7 +153,7 @@ impl UserSymbols {
         match self.vdso.clone() {
             Some((file, size)) if size == mapping.end - mapping.start => {
                 let path = Arc::clone(file.path());
-                self.file_frames(&file, &path, offset, interner, out);
+                self.file_frames(id, &file, &path, offset, interner, out);
             }
             _ => out.push(interner.intern(unnamed("vdso", offset, None))),
         }
@@ -148,6 +161,7 @@ impl UserSymbols {
 
     fn file_frames(
         &mut self,
+        id: ProcessId,
         file: &Arc<ObjectFile>,
         path: &Arc<str>,
         offset: u64,
@@ -161,8 +175,10 @@ impl UserSymbols {
         }
         let address = file.elf().and_then(|elf| elf.address_of(offset));
         let loss = &mut self.loss;
+        let procs = self.procs.clone();
+        let in_root = |path: &Path| procs.lock().get(id)?.open_in_root(path.as_os_str().as_bytes());
         let found = address.and_then(|address| {
-            self.elf.find(file, address, |reason| {
+            self.elf.find(file, address, &in_root, |reason| {
                 tracing::debug!(path = &**file.path(), reason, "symbols are limited");
                 loss.add(Stage::Symbolize, reason, 1);
             })
@@ -184,9 +200,11 @@ impl UserSymbols {
         if self.modules.len() > 65_536 {
             self.modules.clear();
         }
+        let elf = &self.elf;
         let module = self.modules.entry(file.serial()).or_insert_with(|| {
             let build_id = file.elf().and_then(|elf| elf.build_id.clone());
-            Arc::new(Module { path: Arc::clone(file.path()), build_id })
+            let has_symbols = elf.has_symbols(file);
+            Arc::new(Module { path: Arc::clone(file.path()), build_id, has_symbols })
         });
         Arc::clone(module)
     }
@@ -223,6 +241,14 @@ impl UserSymbols {
     }
 }
 
+/// Names are found without servers as well: what stands in their way is said, no more.
+fn start_debuginfod(options: DebuginfodOptions) -> Option<Debuginfod> {
+    let dir = options.cache_dir.clone();
+    Debuginfod::start(options)
+        .inspect_err(|error| tracing::warn!(dir = %dir.display(), %error, "debuginfod servers are not asked"))
+        .ok()
+}
+
 /// A function and what was inlined into it, innermost first.
 fn named(found: &Found, module: &Arc<Module>, interner: &mut Interner, out: &mut Vec<Arc<Frame>>) {
     let source =
@@ -257,4 +283,23 @@ fn unnamed(what: &str, address: u64, module: Option<Arc<Module>>) -> Frame {
 
 fn base_name(path: &str) -> &str {
     Path::new(path).file_name().and_then(|name| name.to_str()).unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inlined_frames_are_innermost_first_and_bounded() {
+        let inlined = (0..200).map(|depth| (format!("f{depth}"), None)).collect();
+        let found = Found { name: "holder".to_owned(), address: 1, source: None, inlined };
+        let module = Arc::new(Module { path: "a".into(), build_id: None, has_symbols: true });
+        let mut out = Vec::new();
+        named(&found, &module, &mut Interner::new(1000), &mut out);
+        let names: Vec<&str> = out.iter().map(|frame| &*frame.name).collect();
+        assert_eq!(
+            (names.len(), &names[..2], names.last()),
+            (MAX_INLINED + 1, &["f199", "f198"][..], Some(&"holder"))
+        );
+    }
 }

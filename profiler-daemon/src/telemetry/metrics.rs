@@ -7,7 +7,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::model::{ProfileKind, Status, Unwinding};
+use crate::model::{ProfileKind, StackQuality, Status, Unwinding};
 
 /// The `Content-Type` of [`encode`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -22,6 +22,12 @@ struct LossLabels {
     kind: &'static str,
     stage: &'static str,
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StackLabels {
+    kind: &'static str,
+    end: &'static str,
 }
 
 /// The page. Counters count since the daemon started.
@@ -39,6 +45,7 @@ pub fn encode(status: &Status, version: &str) -> String {
     let ours = registry.sub_registry_with_prefix("profiler");
     ours.register("build", "Version of the daemon", Info::new([("version", version.to_owned())]));
     recorded(ours, status);
+    stacks(ours, status);
     cost(ours, status);
     stored(ours, status);
     unwinding(ours, &status.unwinding);
@@ -78,6 +85,38 @@ fn recorded(ours: &mut Registry, status: &Status) {
         "1 while the scheduler hooks are attached",
         ConstGauge::new(u64::from(status.off_cpu_active)),
     );
+}
+
+/// How the stacks of the records ended, and how many of their frames have names.
+fn stacks(ours: &mut Registry, status: &Status) {
+    let ends = Family::<StackLabels, Counter>::default();
+    let guessed = Family::<KindLabel, Counter>::default();
+    let frames = Family::<KindLabel, Counter>::default();
+    let unnamed = Family::<KindLabel, Counter>::default();
+    for (kind, quality) in
+        [(ProfileKind::OnCpu, &status.stacks.on_cpu), (ProfileKind::OffCpu, &status.stacks.off_cpu)]
+    {
+        for (end, count) in stack_ends(quality) {
+            ends.get_or_create(&StackLabels { kind: kind.name(), end }).inc_by(count);
+        }
+        let kind = KindLabel { kind: kind.name() };
+        guessed.get_or_create(&kind).inc_by(quality.guessed);
+        frames.get_or_create(&kind).inc_by(quality.frames);
+        unnamed.get_or_create(&kind).inc_by(quality.frames_unnamed);
+    }
+    ours.register("user_stacks", "User stacks, by how their walk ended", ends);
+    ours.register("guessed_stacks", "Stacks with frames found by the frame pointer alone", guessed);
+    ours.register("frames", "Frames of all records", frames);
+    ours.register("frames_unnamed", "Frames without a name", unnamed);
+}
+
+/// Every end a user stack can have; together they are all user stacks.
+fn stack_ends(quality: &StackQuality) -> Vec<(&'static str, u64)> {
+    let mut ends = vec![("complete", quality.complete), ("truncated", quality.user_truncated)];
+    ends.extend(quality.stop_counts().into_iter().map(|(reason, count)| (reason.text(), count)));
+    let known: u64 = ends.iter().map(|(_, count)| count).sum();
+    ends.push(("not readable", quality.user_stacks.saturating_sub(known)));
+    ends
 }
 
 /// What the agent costs.
@@ -138,13 +177,36 @@ fn stored(ours: &mut Registry, status: &Status) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{KindLoss, Stage};
+    use crate::model::{KindLoss, KindQuality, Stage};
     use std::time::{Duration, SystemTime};
+
+    /// A family's rows come in any order: the page with those of each sorted.
+    fn sorted(page: &str) -> String {
+        let mut lines: Vec<&str> = page.lines().collect();
+        for rows in lines.chunk_by_mut(|a, b| a.starts_with('#') == b.starts_with('#')) {
+            if !rows[0].starts_with('#') {
+                rows.sort_unstable();
+            }
+        }
+        lines.join("\n") + "\n"
+    }
 
     #[test]
     fn the_page() {
         let mut loss = KindLoss::default();
         loss.on_cpu.add(Stage::Kernel, "on-CPU ring full", 7);
+        let mut stacks = KindQuality::default();
+        stacks.on_cpu = StackQuality {
+            records: 12,
+            user_stacks: 11,
+            complete: 7,
+            user_truncated: 1,
+            stopped: [0, 2, 0, 0, 0, 0],
+            guessed: 3,
+            frames: 90,
+            frames_unnamed: 4,
+            ..StackQuality::default()
+        };
         let status = Status {
             started: SystemTime::UNIX_EPOCH,
             cpu_time: Duration::from_millis(1500),
@@ -156,6 +218,7 @@ mod tests {
             on_cpu_samples: 12,
             off_cpu_intervals: 0,
             loss,
+            stacks,
             windows: 3,
             store_bytes: 2048,
             oldest: None,
@@ -164,12 +227,7 @@ mod tests {
             unwinding: Unwinding::default(),
         };
         let page = encode(&status, "0.1.0");
-        // A family's rows come in any order: compare as sets where there are several.
-        let mut lines: Vec<&str> = page.lines().collect();
-        let samples =
-            lines.iter().position(|line| line.starts_with("profiler_samples_total")).expect("samples");
-        lines[samples..samples + 2].sort_unstable();
-        assert_eq!(lines.join("\n") + "\n", include_str!("metrics.golden.txt"));
+        assert_eq!(sorted(&page), include_str!("metrics.golden.txt"));
         assert!(page.ends_with("# EOF\n"));
     }
 
@@ -186,6 +244,7 @@ mod tests {
             on_cpu_samples: 0,
             off_cpu_intervals: 0,
             loss: KindLoss::default(),
+            stacks: KindQuality::default(),
             windows: 0,
             store_bytes: 0,
             oldest: None,

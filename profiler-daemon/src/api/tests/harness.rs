@@ -14,8 +14,8 @@ use tonic::transport::{Channel, Endpoint};
 use crate::api::{Endpoints, Listener, ServeError, Services, bind, serve};
 use crate::capture::{BoxFuture, Captures, Limits, Recorder, RecorderError, ResolveError, TargetSpec};
 use crate::model::{
-    Activity, Finding, Frame, FrameKind, KindLoss, Labels, Pid, Profile, ProfileKind, Severity, Stage,
-    Status, Target, TimeRange, Value, Window,
+    Activity, Finding, Frame, FrameKind, KindLoss, KindQuality, Labels, Pid, Profile, ProfileKind, Severity,
+    StackQuality, Stage, Status, Target, TimeRange, Value, Window,
 };
 use crate::store::{Store, StoreOptions};
 
@@ -86,6 +86,16 @@ pub(super) fn window(rows: &[(&str, u64)]) -> Window {
         let value = Value { count, ns: count * 10_000_000 };
         profile.add_row(&Arc::new(labels), Activity::OnCpu, &[Arc::new(frame)], value);
     }
+    profile.quality = StackQuality {
+        records: 5,
+        user_stacks: 5,
+        complete: 3,
+        stopped: [2, 0, 0, 0, 0, 0],
+        guessed: 1,
+        frames: 20,
+        frames_unnamed: 4,
+        ..StackQuality::default()
+    };
     profile.loss.add(Stage::Kernel, "ring full", 1);
     let range = TimeRange::ending(SystemTime::now(), Duration::from_secs(10));
     Window { range, profiles: vec![Arc::new(profile)] }
@@ -105,6 +115,7 @@ fn status() -> Status {
         on_cpu_samples: 0,
         off_cpu_intervals: 0,
         loss,
+        stacks: KindQuality::default(),
         windows: 0,
         store_bytes: 0,
         oldest: None,

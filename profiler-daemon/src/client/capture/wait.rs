@@ -84,7 +84,7 @@ fn verdict(capture: &Capture) -> Result<(), Failure> {
     }
     match &capture.summary {
         Some(result) if result.total > 0 => {
-            say(&summary::line(result));
+            summary::tell(result);
             say(&format!("write its flame graph with `profiler capture show {id} -o waits.svg`"));
             Ok(())
         }

@@ -18,6 +18,7 @@ fn options() -> ElfOptions {
         max_debug_info_bytes: 64 << 20,
         debug_dirs: Vec::new(),
         inlined: true,
+        debuginfod: None,
     }
 }
 
@@ -43,7 +44,7 @@ fn address_of_f(path: &Path) -> u64 {
 
 fn find(symbols: &mut ElfSymbols, file: &Arc<ObjectFile>, address: u64) -> (Option<Found>, Vec<Reason>) {
     let mut reasons = Vec::new();
-    let found = symbols.find(file, address, |reason| reasons.push(reason));
+    let found = symbols.find(file, address, &|_| None, |reason| reasons.push(reason));
     (found, reasons)
 }
 
@@ -101,6 +102,33 @@ fn a_file_that_is_written_over_is_not_read_any_more() {
     File::options().append(true).open(&path).unwrap().write_all(b"x").unwrap();
     assert_eq!(find(&mut symbols, &file, address), (None, vec![CHANGED]));
     assert_eq!(find(&mut symbols, &file, address), (None, vec![]));
+}
+
+#[test]
+fn a_debug_file_that_is_written_over_is_not_read_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("p");
+    compile(&path);
+    let address = address_of_f(&path);
+    let debug = dir.path().join("p.debug");
+    let tool = |program: &str, args: &[&Path]| {
+        assert!(Command::new(program).args(args).status().unwrap().success());
+    };
+    tool("objcopy", &[Path::new("--only-keep-debug"), &path, &debug]);
+    tool("strip", &[Path::new("--strip-debug"), &path]);
+    tool("objcopy", &[Path::new(&format!("--add-gnu-debuglink={}", debug.display())), &path]);
+    let file = object(&path, 1);
+    let mut symbols = ElfSymbols::new(options());
+    let mut find = || {
+        let mut reasons = Vec::new();
+        let open = |path: &Path| File::open(path).ok().map(Into::into);
+        let found = symbols.find(&file, address, &open, |reason| reasons.push(reason));
+        (found.map(|found| (found.name, found.source.is_some())), reasons)
+    };
+    assert_eq!(find(), (Some(("f".to_owned(), true)), vec![]));
+    File::options().append(true).open(&debug).unwrap().write_all(b"x").unwrap();
+    assert_eq!(find(), (Some(("f".to_owned(), false)), vec![DEBUG_CHANGED]));
+    assert_eq!(find(), (Some(("f".to_owned(), false)), vec![]), "said once");
 }
 
 #[test]
