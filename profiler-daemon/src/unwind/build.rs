@@ -80,16 +80,18 @@ fn add_eh_frame(frames: &mut Frames, image: &Image, source: Source<'_>) -> Resul
 /// Adds what `.debug_frame` knows of code that `.eh_frame` does not speak of: Go has that only.
 fn add_debug_frame(frames: &mut Frames, image: &Image, source: Source<'_>) -> Result<(), Problem> {
     let before = frames.spans.len();
-    let bytes = match image.read_debug_frame(source) {
-        Ok(Some(bytes)) => bytes,
-        Ok(None) => return Ok(()),
+    let result = image.read_debug_frame(source).and_then(|bytes| {
+        let Some(bytes) = bytes else { return Ok(()) };
+        let mut section = DebugFrame::new(&bytes, LittleEndian);
+        section.set_address_size(8);
+        frames.add_section(&section, &bytes, Kind::DebugFrame, &BaseAddresses::default(), image)
+    });
+    match result {
+        Ok(()) => {}
         // A bonus where the other section has been read, all there is where it has not.
-        Err(_) if before > 0 => return Ok(()),
+        Err(_) if before > 0 => frames.report.truncated += 1,
         Err(problem) => return Err(problem),
-    };
-    let mut section = DebugFrame::new(&bytes, LittleEndian);
-    section.set_address_size(8);
-    frames.add_section(&section, &bytes, Kind::DebugFrame, &BaseAddresses::default(), image)?;
+    }
     let added = frames.spans.split_off(before);
     let known = &frames.spans;
     let mut new: Vec<Span> = added.into_iter().filter(|span| !covered(known, span.start, span.end)).collect();
@@ -129,7 +131,8 @@ fn write(mut frames: Frames) -> Result<Table, Problem> {
         let rows = frames.rows.get(from..from + span.rows as usize).unwrap_or_default();
         let gap = span.start - end;
         if gap > 0 {
-            let padding = gap < arch::FUNCTION_ALIGNMENT && span.start % arch::FUNCTION_ALIGNMENT == 0;
+            let padding =
+                gap < arch::FUNCTION_ALIGNMENT && span.start.is_multiple_of(arch::FUNCTION_ALIGNMENT);
             let entered = rows.first().is_some_and(|row| row.rule == at_entry);
             writer.put(end, if padding && entered { at_entry } else { 0 });
         }

@@ -65,7 +65,7 @@ impl Key {
     #[must_use]
     pub fn new(build_id: &str, size: u64) -> Option<Self> {
         let hex = build_id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        (hex && build_id.len() % 2 == 0 && (16..=128).contains(&build_id.len()))
+        (hex && build_id.len().is_multiple_of(2) && (16..=128).contains(&build_id.len()))
             .then(|| Self { build_id: build_id.to_owned(), size })
     }
 

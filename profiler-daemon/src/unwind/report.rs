@@ -16,7 +16,8 @@ pub struct Report {
     pub outside: u64,
     /// Frame descriptions that were cut or left out because another one covers their addresses.
     pub overlapping: u64,
-    /// The section ended in the middle of an entry.
+    /// Sections that ended in the middle of an entry, and `.debug_frame` that could not be used
+    /// beside an `.eh_frame` that could.
     pub truncated: u64,
     /// Pages left without rules because they had too many rows.
     pub dropped_pages: u64,

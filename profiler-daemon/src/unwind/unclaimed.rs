@@ -120,7 +120,7 @@ impl Unclaimed {
     fn plt(&mut self, spans: &[Span], plt: Range, image: &Image, source: Source<'_>) {
         let slot = code::PLT_SLOT as u64;
         let inside = image.code_at(plt.address).is_some_and(|code| plt.end() <= code.end());
-        if !inside || plt.address % slot != 0 || covered(spans, plt.address, plt.end()) {
+        if !inside || !plt.address.is_multiple_of(slot) || covered(spans, plt.address, plt.end()) {
             return;
         }
         let Ok(bytes) = source.read(plt.offset, plt.size.min(MAX_PLT)) else { return };

@@ -78,6 +78,24 @@ impl Tally {
         }
     }
 
+    /// Checks that between functions no rule of theirs is in force: none, or the one that holds
+    /// where any function starts, in less than 16 bytes before an aligned one.
+    pub(crate) fn check_gaps(&mut self, table: &Table, rows: &[Row]) {
+        let at_entry = Rule { cfa: cfa::SP, bp: bp::SAME, bp_offset: 0, cfa_offset: 8 };
+        let mut spans: Vec<(u64, u64)> = rows.iter().map(|row| (row.start, row.end)).collect();
+        spans.sort_unstable();
+        for pair in spans.windows(2) {
+            let (end, next) = (pair[0].1, pair[1].0);
+            let padding = next.is_multiple_of(16) && next.saturating_sub(end) < 16;
+            for address in [end, next.wrapping_sub(1)] {
+                let found = table.lookup(address);
+                if end < next && found != Rule::NONE && !(padding && found == at_entry) {
+                    self.wrong.push(format!("{address:#x} lies between functions, but has {found:?}"));
+                }
+            }
+        }
+    }
+
     /// Share of rows that cannot be expressed, or not wholly.
     pub(crate) fn share(&self) -> f64 {
         self.not_expressed.values().sum::<u64>() as f64 / self.rows.max(1) as f64
@@ -88,7 +106,7 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} rows, {} addresses, {} wrong, {:.3} % not expressed {:?}, {} expressions this oracle does not tell",
+            "{} rows, {} addresses, {} wrong, {:.3} % not expressed {:?}, {} this oracle does not tell",
             self.rows,
             self.addresses,
             self.wrong.len(),

@@ -88,7 +88,7 @@ fn is_sound(table: &Table) -> bool {
         let end = page.first_row as usize + page.rows as usize;
         page.rows <= MAX_ROWS_PER_PAGE && end <= table.rows.len()
     });
-    table.base % PAGE_BYTES == 0
+    table.base.is_multiple_of(PAGE_BYTES)
         && pages
         && table.rows.iter().all(|&row| usize::from(row_rule(row)) < rules)
         && rules <= MAX_RULES as usize
