@@ -6,8 +6,9 @@ use crate::lint::HOST_PACKAGES;
 use crate::run::{cargo, is_root, on_path, run};
 use crate::{build_ebpf, packages};
 
-/// What the tests need of Debian: a C compiler for the workloads, a browser for the flame graphs.
-const PACKAGES: [&str; 3] = ["chromium", "gcc", "libc6-dev"];
+/// What the tests need of Debian: compilers and linkers for the workloads, programs whose stacks are
+/// looked at, a browser for the flame graphs.
+const PACKAGES: [&str; 8] = ["chromium", "g++", "gcc", "libc6-dev", "lld", "openssl", "python3", "sqlite3"];
 
 /// Names the object that `profiler-daemon/build.rs` embeds in place of the one checked in.
 const OBJECT_OVERRIDE: &str = "PROFILER_EBPF_OBJECT";
