@@ -33,9 +33,9 @@ select count(*) from (select n, n * 7919 % 10007 as k from numbers order by k, n
 const SCRIPT: &str = "
 function fib(n) { return n < 2 ? 1 : fib(n - 1) + fib(n - 2); }
 class Node { constructor(n) { this.n = n; } value() { return [this.n, this.n + 1].map(x => x * 2).sort((a, b) => a - b)[0]; } }
-const end = Date.now() + 4000;
+const cpu = () => { const { user, system } = process.cpuUsage(); return (user + system) / 1e6; };
 let sum = 0;
-while (Date.now() < end) {
+while (cpu() < 7) {
   sum += fib(20);
   for (let i = 0; i < 2000; i++) sum += new Node(i).value();
   sum += JSON.stringify(JSON.parse('{\"a\":[1,2,3],\"b\":{\"c\":\"text\"}}')).length;
@@ -58,7 +58,7 @@ fn assert_complete_and_named(name: &str, program: &str, arguments: &[&str]) -> R
     let stacks = recording.stacks("a.json")?;
     remove_perf_maps(&stacks);
     let quality = stacks.quality;
-    assert!(quality.records > 1000, "only {quality:?}");
+    assert!(quality.records > 300, "only {quality:?}");
     let incomplete = quality.stopped + quality.truncated + quality.user_missing;
     let complete = 1.0 - ratio(incomplete as f64, quality.records as f64);
     let unnamed = Unnamed::among(&stacks)?;
@@ -178,7 +178,7 @@ fn native_stacks_of_python_are_complete_and_named() -> Result<()> {
 fn native_stacks_of_openssl_are_complete_and_named() -> Result<()> {
     let _exclusive = require_root!();
     for algorithm in ["aes-256-gcm", "sha256", "chacha20-poly1305"] {
-        let arguments = ["speed", "-seconds", "1", "-bytes", "4096", "-evp", algorithm];
+        let arguments = ["speed", "-seconds", "3", "-bytes", "4096", "-evp", algorithm];
         assert_complete_and_named(&format!("openssl {algorithm}"), "openssl", &arguments)?;
     }
     let arguments = ["speed", "-seconds", "1", "rsa2048", "ecdsap256"];

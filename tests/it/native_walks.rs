@@ -57,12 +57,6 @@ fn native_walks_equal_plain_ones() -> Result<()> {
 }
 
 #[test]
-fn native_walks_equal_plain_ones_on_kernels_without_bpf_loop() -> Result<()> {
-    let _exclusive = require_root!();
-    assert_equal("--walks plain-loop")
-}
-
-#[test]
 fn native_walks_of_waits_equal_plain_ones() -> Result<()> {
     let _exclusive = require_root!();
     assert_equal("--wall --min-block 0ms")
