@@ -3,10 +3,11 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use profiler_tests::folded::Folded;
 use profiler_tests::pprof::Profile;
-use profiler_tests::run::{Outcome, Running, command};
+use profiler_tests::run::{LIMIT, Outcome, Running, command};
+use profiler_tests::stacks::Stacks;
 use profiler_tests::svg::Svg;
 use profiler_tests::workload::Workload;
 use tempfile::TempDir;
@@ -52,10 +53,42 @@ impl Recording {
         files: &[&str],
         workload: &Workload,
     ) -> Result<Outcome> {
+        self.record_command(options, files, workload.line())
+    }
+
+    /// Records a command and its children from its start to its end.
+    pub(crate) fn record_command(
+        &self,
+        options: &str,
+        files: &[&str],
+        command_line: &[OsString],
+    ) -> Result<Outcome> {
         let mut line = self.line(options, files);
         line.push("--".into());
-        line.extend(workload.line().iter().cloned());
-        Running::start(command(line)?)?.wait()
+        line.extend(command_line.iter().cloned());
+        Running::start(command(line)?)?.wait_at_most(2 * LIMIT)
+    }
+
+    /// Records these workloads, one after the other. Each must end with success.
+    pub(crate) fn record_in_turn<'a>(
+        &self,
+        options: &str,
+        files: &[&str],
+        workloads: impl IntoIterator<Item = &'a Workload>,
+    ) -> Result<Outcome> {
+        let quoted = |workload: &Workload| {
+            let words: Vec<String> =
+                workload.line().iter().map(|word| format!("'{}'", word.display())).collect();
+            words.join(" ")
+        };
+        let script: Vec<String> = workloads.into_iter().map(quoted).collect();
+        let line = ["sh".into(), "-c".into(), OsString::from(script.join(" && "))];
+        self.record_command(options, files, &line)
+    }
+
+    /// The profile in its JSON form.
+    pub(crate) fn stacks(&self, name: &str) -> Result<Stacks> {
+        Stacks::parse(&self.text(name)?).with_context(|| format!("{name} is no profile as JSON"))
     }
 
     pub(crate) fn text(&self, name: &str) -> Result<String> {
@@ -85,4 +118,17 @@ pub(crate) fn ratio(part: f64, whole: f64) -> f64 {
 /// Whether `seen` is within this share of the truth.
 pub(crate) fn within(share: f64, seen: f64, truth: f64) -> bool {
     (ratio(seen, truth) - 1.0).abs() <= share
+}
+
+/// Walks that a checking run compared, from what it said. Fails if one differed, or none was compared.
+pub(crate) fn checked_walks(outcome: &Outcome) -> Result<u64> {
+    let line = outcome.stderr.lines().find_map(|line| line.strip_prefix("profiler: walks: "));
+    let line = line.with_context(|| format!("no walks were compared: {outcome}"))?;
+    let (checked, differed) = line
+        .strip_suffix(" differed")
+        .and_then(|line| line.split_once(" checked, "))
+        .with_context(|| format!("what does this say? {line}"))?;
+    println!("walks: {line}");
+    ensure!(differed == "0", "{differed} of {checked} walks differ from a walk without cache and window");
+    Ok(checked.parse()?)
 }

@@ -7,11 +7,13 @@
 pub mod binary;
 pub mod bpf;
 pub mod browser;
+pub mod chain;
 pub mod daemon;
 pub mod folded;
 pub mod grpc;
 pub mod pprof;
 pub mod privilege;
 pub mod run;
+pub mod stacks;
 pub mod svg;
 pub mod workload;

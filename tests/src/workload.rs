@@ -1,4 +1,4 @@
-//! Builds the C workloads with gcc, runs them, and reads the truth they tell about themselves.
+//! Builds the workloads with gcc, g++ or rustc, runs them, and reads the truth they tell about themselves.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,27 @@ const FLAGS: &[&str] = &[
     "-pthread",
 ];
 
+/// How a program is built that is not built like the others.
+#[derive(Clone, Copy, Debug)]
+pub struct Recipe<'a> {
+    /// Name of the binary, and so of its processes: at most 15 bytes.
+    pub name: &'a str,
+    /// File in `tests/workloads`; its extension says the compiler.
+    pub source: &'a str,
+    /// What the compiler is told, all of it.
+    pub flags: &'a [&'a str],
+}
+
+impl Recipe<'_> {
+    /// Builds it, unless it was built before from the same.
+    ///
+    /// # Errors
+    /// When it does not build.
+    pub fn build(&self) -> Result<PathBuf> {
+        build(self.name, self.source, self.flags)
+    }
+}
+
 /// A workload with its arguments and a place for its truth. It can be run once.
 #[derive(Debug)]
 pub struct Workload {
@@ -38,8 +59,16 @@ impl Workload {
     /// # Errors
     /// When it does not build.
     pub fn new(name: &str, seconds: f64) -> Result<Self> {
+        Self::of(build(name, &format!("{name}.c"), FLAGS)?, seconds)
+    }
+
+    /// The same of a program that was built before.
+    ///
+    /// # Errors
+    /// When there is no room for its truth.
+    pub fn of(program: PathBuf, seconds: f64) -> Result<Self> {
         let dir = TempDir::new()?;
-        let line = vec![build(name)?.into(), dir.path().join("truth").into(), seconds.to_string().into()];
+        let line = vec![program.into(), dir.path().join("truth").into(), seconds.to_string().into()];
         Ok(Self { line, dir })
     }
 
@@ -135,10 +164,15 @@ impl Role {
 }
 
 /// Builds a workload unless the cached binary was made from the same sources and flags.
-fn build(name: &str) -> Result<PathBuf> {
+fn build(name: &str, source: &str, flags: &[&str]) -> Result<PathBuf> {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("workloads");
-    let source = sources.join(format!("{name}.c"));
-    let mut inputs = FLAGS.join(" ");
+    let source = sources.join(source);
+    let (compiler, package) = match source.extension().and_then(|extension| extension.to_str()) {
+        Some("rs") => ("rustc", "rustc"),
+        Some("cpp") => ("g++", "g++"),
+        _ => ("gcc", "gcc libc6-dev"),
+    };
+    let mut inputs = format!("{compiler} {}", flags.join(" "));
     for path in [&source, &sources.join("common.h")] {
         inputs.push_str(
             &std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
@@ -152,16 +186,14 @@ fn build(name: &str) -> Result<PathBuf> {
     // Tests build at the same time: each makes its own draft, and the last one to finish wins.
     let draft = TempDir::new_in(&dir)?;
     let draft_binary = draft.path().join(name);
-    let output = Command::new("gcc")
-        .args(FLAGS)
-        .arg("-o")
-        .arg(&draft_binary)
-        .arg(&source)
-        .output()
-        .context("cannot run gcc: install it (Debian: apt-get install gcc libc6-dev)")?;
+    // Libraries are named after the sources that need them.
+    let output =
+        Command::new(compiler).arg("-o").arg(&draft_binary).arg(&source).args(flags).output().with_context(
+            || format!("cannot run {compiler}: install it (Debian: apt-get install {package})"),
+        )?;
     ensure!(
         output.status.success(),
-        "gcc cannot build {}:\n{}",
+        "{compiler} cannot build {}:\n{}",
         source.display(),
         String::from_utf8_lossy(&output.stderr)
     );

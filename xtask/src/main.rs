@@ -1,5 +1,6 @@
-//! The project's own tasks: `cargo xtask build-ebpf | tidy | lint | test`.
+//! The project's own tasks: `cargo xtask build-ebpf | tidy | lint | test | bench`.
 
+mod bench;
 mod build_ebpf;
 mod lint;
 mod packages;
@@ -46,6 +47,11 @@ enum Task {
         #[arg(long)]
         unprivileged: bool,
     },
+    /// Measure what the profiler costs, as ratios within one run
+    Bench {
+        #[command(subcommand)]
+        what: bench::Bench,
+    },
 }
 
 fn main() -> ExitCode {
@@ -65,5 +71,6 @@ fn run_task(task: Task) -> Result<()> {
         Task::Tidy => tidy::run(),
         Task::Lint => lint::lint(),
         Task::Test { unprivileged } => test::test(unprivileged),
+        Task::Bench { what } => bench::bench(&what),
     }
 }

@@ -48,4 +48,10 @@ impl MappedArray {
         target.copy_from_slice(bytes);
         true
     }
+
+    /// What lies at an offset.
+    #[cfg(test)]
+    pub(super) fn read(&self, offset: usize, bytes: usize) -> &[u8] {
+        &self.memory[offset..offset + bytes]
+    }
 }

@@ -335,3 +335,6 @@ fn groups(pages: &[(u32, u32)]) -> impl Iterator<Item = &[(u32, u32)]> {
         Some(group)
     })
 }
+
+#[cfg(test)]
+mod tests;

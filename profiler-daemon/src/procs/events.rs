@@ -36,6 +36,7 @@ impl ProcessTable {
             ProcessChange::Exit(id) => {
                 if let Some(process) = self.get_mut(*id) {
                     process.dir = None;
+                    process.ended = true;
                     self.note_change(*id);
                 }
             }
@@ -90,16 +91,22 @@ impl ProcessTable {
         self.note_change(id);
     }
 
-    /// The process that has this pid now, as far as the events tell; else as `/proc` tells.
+    /// The process that had this pid when the next event happened, as far as the events tell; else
+    /// as `/proc` tells.
     fn current(&mut self, pid: Pid) -> Option<ProcessId> {
-        if let Some(id) = self.by_pid(pid)
-            && self.get(id).is_some_and(|process| !process.is_gone())
-        {
-            return Some(id);
+        let known = self.by_pid(pid).and_then(|id| self.get(id)).filter(|process| !process.ended);
+        if let Some(process) = known.filter(|process| !process.is_gone()) {
+            return Some(process.id());
         }
-        let id = identify(pid).ok()?;
-        self.observe(id);
-        Some(id)
+        let known = known.map(|process| process.id());
+        match identify(pid) {
+            Ok(id) => {
+                self.observe(id);
+                Some(id)
+            }
+            // It is gone before we came to its events: they are all there is to know of it.
+            Err(_) => known,
+        }
     }
 
     /// The process, if an event of this time is news: not if `/proc` was read after it.
@@ -151,3 +158,6 @@ impl ProcessTable {
         same.then_some(file)
     }
 }
+
+#[cfg(test)]
+mod tests;

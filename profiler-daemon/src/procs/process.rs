@@ -30,6 +30,8 @@ pub struct Process {
     pub(super) image_file: Option<(u64, u64)>,
     /// None once the process is gone.
     pub(super) dir: Option<ProcDir>,
+    /// Its end was reported: what happens to its pid from then on happens to another process.
+    pub(super) ended: bool,
     pub(super) maps_read: Instant,
     /// How long after `maps_read` an address that fits no mapping has them read again.
     pub(super) reread_after: Duration,

@@ -219,7 +219,7 @@ impl ProcessTable {
     fn read(&mut self, id: ProcessId, now: Instant) {
         let Some(mut process) = self.processes.remove(&id) else { return };
         let before = process.image.mappings.len();
-        process.read_at = mono_now();
+        let read_at = mono_now();
         process.maps_read = now;
         process.image_checked = now;
         if process.dir.is_none() {
@@ -247,6 +247,7 @@ impl ProcessTable {
                 let generates = mappings.iter().any(Mapping::may_be_generated);
                 process.image.mappings = mappings;
                 process.maps_known = true;
+                process.read_at = read_at;
                 self.changed.insert(id);
                 if generates && process.perf_map.is_none() {
                     process.perf_map_looked = now;
@@ -350,6 +351,7 @@ impl Process {
             perf_map_looked: now,
             image_file: None,
             dir: None,
+            ended: false,
             maps_read: now,
             reread_after: *REREAD_AFTER.start(),
             image_checked: now,
