@@ -62,8 +62,11 @@ fn bad_client_arguments() {
     refused("flamegraph --kind wall", "use on-cpu or off-cpu");
     refused("flamegraph --since 0s", "must be between 1s and");
     refused("flamegraph --since 5m --from 14:00", "cannot be used with");
-    refused("flamegraph --to 14:00", "--from");
-    refused("flamegraph --from -1h --to -2h", "is not before --to");
+    refused("flamegraph --until 14:00", "--from");
+    refused("flamegraph --from -1h --until -2h", "is not before --until");
+    refused("flamegraph --from -1h --to -2h", "is not before --until");
+    refused("flamegraph --range -1h..-2h", "character 6: the end is not after the beginning");
+    refused("flamegraph --range 5m --since 5m", "cannot be used with");
     refused("flamegraph --from 2999-01-01T00:00:00Z", "not in the past");
     refused("flamegraph --where host=\"a\"", "character 1: unknown label");
     refused("flamegraph --capture ../x", "not a capture id");
