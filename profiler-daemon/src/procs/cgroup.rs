@@ -5,6 +5,7 @@ use rustix::fs::{self, Mode, OFlags, ResolveFlags};
 use crate::model::{CgroupId, Pid};
 
 use super::ProcsError;
+use super::container::Owner;
 use super::procdir::{ProcDir, SMALL};
 
 /// Path of a process's cgroup below the mount of its hierarchy, for example
@@ -13,12 +14,14 @@ use super::procdir::{ProcDir, SMALL};
 /// # Errors
 /// No such process; `/proc` not readable.
 pub fn cgroup_path(pid: Pid) -> Result<String, ProcsError> {
-    path_of(&ProcDir::open(pid)?)
+    membership_of(&ProcDir::open(pid)?).map(|(path, _)| path)
 }
 
-/// See [`cgroup_path`].
-pub(super) fn path_of(dir: &ProcDir) -> Result<String, ProcsError> {
-    Ok(path_in(&String::from_utf8_lossy(&dir.read("cgroup", SMALL)?)).to_owned())
+/// See [`cgroup_path`]; with the container, pod and unit that the path says.
+pub(super) fn membership_of(dir: &ProcDir) -> Result<(String, Owner), ProcsError> {
+    let bytes = dir.read("cgroup", SMALL)?;
+    let text = String::from_utf8_lossy(&bytes);
+    Ok((path_in(&text).to_owned(), Owner::of_file(&text)))
 }
 
 /// Picks from `hierarchy:controllers:path` lines (cgroups(7)); hierarchy 0 is v2.

@@ -4,18 +4,22 @@
 //! followed out of a process's own root, and nothing is opened that is not a regular file.
 
 mod cgroup;
+mod container;
 mod elf;
 mod files;
 mod identity;
 mod maps;
+mod names;
 mod procdir;
 mod process;
 mod table;
 
 pub use cgroup::{cgroup_path, resolve_cgroup};
+pub use container::Owner;
 pub use elf::{CompressedSection, ElfInfo, Segment};
 pub use files::ObjectFile;
 pub use identity::{children, identify, threads};
+pub use names::Place;
 pub use process::{Mapping, MappingKind, Process};
 pub use table::{Options, ProcessTable};
 

@@ -46,6 +46,8 @@ fn labels(comm: &str, pid: u32) -> Arc<Labels> {
         comm: comm.into(),
         exe: "/usr/bin/demo".into(),
         cgroup: "/system.slice/demo.service".into(),
+        unit: "demo.service".into(),
+        ..Labels::default()
     })
 }
 

@@ -53,7 +53,7 @@ impl Summary {
 pub struct ProcessRow {
     /// The process.
     pub pid: Pid,
-    /// Name of its heaviest thread.
+    /// Its name; that of its heaviest thread where it has none that is known.
     pub comm: Arc<str>,
     /// Path of its executable; empty where unknown.
     pub exe: Arc<str>,
@@ -68,7 +68,7 @@ pub fn processes(profile: &Profile) -> Vec<ProcessRow> {
     let mut processes: HashMap<_, HashMap<&Arc<str>, u64>> = HashMap::new();
     for entry in profile.entries() {
         let threads = processes.entry((entry.labels.pid, &entry.labels.exe)).or_default();
-        *threads.entry(&entry.labels.comm).or_default() += entry.shown;
+        *threads.entry(entry.labels.process_name()).or_default() += entry.shown;
     }
     let rows = processes.into_iter().map(|((pid, exe), threads)| {
         let heaviest = threads.iter().max_by_key(|&(comm, value)| (value, Reverse(comm)));
