@@ -3,11 +3,13 @@
 //! A format is one file here with one `write` function, one variant of [`Format`] and one line in
 //! [`render`]. All of them agree in their total.
 
+mod diff;
 mod flamegraph;
 mod folded;
 mod json;
 mod name;
 mod pprof;
+mod read;
 mod speedscope;
 mod stacks;
 mod summary;
@@ -19,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+pub use diff::{Change, Diff, DiffError, DiffFormat, Gate, Normalize, OperandError, Share, Side, Verdict};
 pub use summary::{frequency_hz, summary_line};
 pub use top::{TopRow, top};
 

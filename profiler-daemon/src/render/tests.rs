@@ -145,7 +145,7 @@ fn all(boxes: &[(String, String, u64)]) -> u64 {
 }
 
 /// Compares with a file in `golden/`; with `BLESS=1` in the environment writes it instead.
-fn check(file: &str, actual: &str) {
+pub(super) fn check(file: &str, actual: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/render/golden").join(file);
     if std::env::var_os("BLESS").is_some() {
         return std::fs::write(path, actual).unwrap();
@@ -162,13 +162,16 @@ fn text_formats_are_as_in_the_golden_files() {
         // The exporter's version is not the format's business.
         let speedscope = rendered(&profile, Format::Speedscope);
         check(&format!("{name}.speedscope.json"), &speedscope.replace(env!("CARGO_PKG_VERSION"), "VERSION"));
-        // Neither are inferno's style sheet and script.
-        let svg = rendered(&profile, Format::Svg);
-        let (head, rest) = svg.split_once("<style").unwrap();
-        let (script, body) = rest.split_once("</script>").unwrap();
-        assert!(script.contains("function search(") && script.contains("function zoom("));
-        check(&format!("{name}.svg"), &format!("{head}{body}").replace("<g>", "\n<g>"));
+        check(&format!("{name}.svg"), &without_script(&rendered(&profile, Format::Svg)));
     }
+}
+
+/// inferno's style sheet and script are not our business, as long as they are there.
+pub(super) fn without_script(svg: &str) -> String {
+    let (head, rest) = svg.split_once("<style").unwrap();
+    let (script, body) = rest.split_once("</script>").unwrap();
+    assert!(script.contains("function search(") && script.contains("function zoom("));
+    format!("{head}{body}").replace("<g>", "\n<g>")
 }
 
 #[test]
