@@ -77,6 +77,19 @@ fn bad_client_arguments() {
     refused("flamegraph --connect unix:run.sock", "must be absolute");
     refused("top --limit 0", "1..=1000");
     refused("top --output yaml", "use table or json");
+    refused("top --by colour", "use frame, process, thread");
+    refused("top --focus (", "unclosed group");
+    refused("diff", "OPERAND");
+    refused("diff a.folded", "2 values required");
+    refused("diff --base a.folded", "--with");
+    refused("diff a.folded b.svg", "only .folded and .json");
+    refused("diff a.folded b.folded --fail-over much", "expected a percentage such as 5%");
+    refused("diff a.folded b.folded --min-share 2%", "--fail-over");
+    refused("diff a.folded b.folded -o x.png", "use .svg, .folded or .json");
+    refused("diff a.folded b.folded --normalize cpu", "use total, time or work");
+    refused("diff --base 1h.. --with 5m", "character 1: expected -1h, now");
+    refused("report --output table", "use text, json or markdown");
+    refused("watch --windows 0", "0");
     refused("capture start on-cpu", "off-cpu");
     refused("capture start off-cpu -d 11m", "must be between 1s and 10m");
     refused("capture stop", "<ID>");
@@ -160,6 +173,9 @@ fn help_is_as_blessed() {
         "flamegraph",
         "top",
         "list",
+        "diff",
+        "report",
+        "watch",
         "status",
         "capture",
         "capture start",

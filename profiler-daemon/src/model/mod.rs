@@ -3,6 +3,7 @@
 mod batch;
 mod finding;
 mod frame;
+mod host;
 mod id;
 mod kind;
 mod labels;
@@ -17,6 +18,7 @@ mod time;
 pub use batch::{Batch, KindLoss, RawBatch, Window};
 pub use finding::{Finding, Severity};
 pub use frame::{Frame, FrameKind, Module, SourceLine};
+pub use host::{HostFacts, Pressure, Throttling};
 pub use id::{CgroupId, Comm, Pid, ProcessId, Tid};
 pub use kind::ProfileKind;
 pub use labels::Labels;

@@ -1,5 +1,7 @@
 //! Cgroups: the path a process is in, and the id the kernel side knows a path by.
 
+use std::os::fd::OwnedFd;
+
 use rustix::fs::{self, Mode, OFlags, ResolveFlags};
 
 use crate::model::{CgroupId, Pid};
@@ -81,20 +83,29 @@ fn resolve_in(mounts: &[Mount], path: &str) -> Result<(CgroupId, String), ProcsE
     };
     let relative = relative.trim_matches('/');
     let looked_at = format!("{}/{relative}", v2.point.trim_end_matches('/'));
-    let open = || {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = fs::open(v2.point.as_str(), flags, Mode::empty())?;
-        let name = if relative.is_empty() { "." } else { relative };
-        let stay = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-        fs::fstat(fs::openat2(&root, name, flags, Mode::empty(), stay)?)
-    };
-    match open() {
+    match open_below(v2, relative).and_then(fs::fstat) {
         Ok(stat) => Ok((CgroupId(stat.st_ino), format!("/{relative}"))),
         Err(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => {
             Err(ProcsError::Read { path: looked_at, source: std::io::ErrorKind::PermissionDenied.into() })
         }
         Err(_) => Err(ProcsError::NoSuchCgroup { path: path.to_owned(), looked_at }),
     }
+}
+
+/// Opens the directory of a cgroup, which no link leads out of its hierarchy.
+fn open_below(mount: &Mount, relative: &str) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = fs::open(mount.point.as_str(), flags, Mode::empty())?;
+    let name = if relative.is_empty() { "." } else { relative };
+    let stay = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    fs::openat2(&root, name, flags, Mode::empty(), stay)
+}
+
+/// The directory of the cgroup with this path in the v2 hierarchy.
+pub(super) fn directory(path: &str) -> Option<OwnedFd> {
+    let text = std::fs::read("/proc/self/mountinfo").ok()?;
+    let mounts = mounts(&String::from_utf8_lossy(&text));
+    open_below(mounts.iter().find(|mount| mount.v2)?, path.trim_matches('/')).ok()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod json;
 mod name;
 mod pprof;
 mod read;
+mod report;
 mod speedscope;
 mod stacks;
 mod summary;
@@ -22,8 +23,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 pub use diff::{Change, Diff, DiffError, DiffFormat, Gate, Normalize, OperandError, Share, Side, Verdict};
+pub use report::{Aspect, HotStack, Observed, ReportLine, report};
 pub use summary::{frequency_hz, summary_line};
-pub use top::{TopRow, top};
+pub use top::{GroupBy, Top, TopOptions, TopRow, top, top_by};
 
 use crate::model::{Profile, TimeRange};
 

@@ -246,6 +246,35 @@ fn a_flame_graph_draws_siblings_once() {
 }
 
 #[test]
+fn top_groups_and_filters() {
+    let regex = |text: &str| Some(regex::Regex::new(text).unwrap());
+    let table = |profile: &Profile, by, focus, ignore, cumulative| {
+        let top = top_by(profile, &TopOptions { by, focus, ignore, cumulative, limit: 3 });
+        let rows =
+            top.rows.into_iter().map(|row| format!("{} {} {}", row.frame, row.self_value, row.total_value));
+        (rows.collect::<Vec<_>>(), top.shown)
+    };
+    let on = on_cpu_profile();
+    let (rows, shown) = table(&on, GroupBy::Process, None, None, false);
+    assert_eq!(
+        (rows, shown),
+        (vec!["demo[7] 67 67".into(), "demo[8] 10 10".into(), "demo[9] 5 5".into()], 85)
+    );
+    let (rows, shown) = table(&on, GroupBy::Frame, regex("^read$"), regex("syscall"), true);
+    assert_eq!((rows, shown), (vec!["read 3 3".into(), "main 0 3".into()], 3));
+    let (rows, _) = table(&on, GroupBy::Frame, None, None, true);
+    assert_eq!(rows[0], "main 0 82");
+    let (rows, _) = table(&off_cpu_profile(), GroupBy::Reason, None, None, false);
+    assert_eq!(rows[..2], ["blocked 9000000 9000000", "blocked: uninterruptible 400000 400000"]);
+    let (rows, _) = table(&on, GroupBy::Container, None, None, false);
+    assert_eq!(rows, ["[no container] 85 85"]);
+    let (rows, _) = table(&on, GroupBy::Unit, None, None, false);
+    assert_eq!(rows, ["demo.service 85 85"]);
+    let (rows, _) = table(&on, GroupBy::Thread, regex("fib"), None, false);
+    assert_eq!(rows, ["demo in demo[7] 20 20"]);
+}
+
+#[test]
 fn top_counts_a_recursive_frame_once_a_stack() {
     let mut profile = Profile::new(ProfileKind::OnCpu);
     let fib = ("fib", FrameKind::User);
