@@ -45,6 +45,9 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Flamegraph(args) => ask(&cli.global, client::flamegraph(args)),
         Command::Top(args) => ask(&cli.global, client::top(args)),
         Command::List(args) => ask(&cli.global, client::list(args)),
+        Command::Diff(args) => ask(&cli.global, client::diff(args)),
+        Command::Report(args) => ask(&cli.global, client::report(args)),
+        Command::Watch(args) => ask(&cli.global, client::watch(args)),
         Command::Status(args) => ask(&cli.global, client::status(args)),
         Command::Capture(args) => ask(&cli.global, client::capture(args)),
     }

@@ -4,7 +4,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -22,6 +22,7 @@ use crate::kernel::{Kernel, Options, preflight};
 use crate::model::{
     Finding, KindLoss, KindQuality, ProfileKind, Severity, Status, Target, Unwinding, Window,
 };
+use crate::procs;
 use crate::store::{Store, StoreOptions};
 use crate::symbolize;
 use crate::telemetry::metrics;
@@ -29,6 +30,8 @@ use crate::unwind::cache::Cache;
 
 /// Sealed windows that may wait for the store.
 const WINDOWS: usize = 8;
+/// Windows that a watcher may lag behind; those it misses are counted.
+const WATCHED: usize = 4;
 /// A pipeline that takes no records for so long does not work any more.
 const STALLED: Duration = Duration::from_secs(10);
 
@@ -82,7 +85,8 @@ async fn run(config: &Config) -> Result<(), AgentError> {
         max_bytes: config.retention.bytes,
         ..StoreOptions::default()
     }));
-    let keep = tokio::spawn(keep(sealed, Arc::clone(&store)));
+    let watchers = broadcast::Sender::new(WATCHED);
+    let keep = tokio::spawn(keep(sealed, Arc::clone(&store), watchers.clone()));
     let recorder = Arc::new(PipelineRecorder::new(pipeline.sessions()));
     let limits = Limits {
         max_duration: config.capture.max_duration,
@@ -101,7 +105,7 @@ async fn run(config: &Config) -> Result<(), AgentError> {
         unwinding: pipeline.unwinding().snapshot(),
     };
     let (ready, is_ready) = watch::channel(true);
-    let services = services(config, findings, observer, store, Arc::clone(&captures), is_ready);
+    let services = services(config, findings, observer, store, Arc::clone(&captures), watchers, is_ready);
     let cancel = CancellationToken::new();
     let servers = tokio::spawn(api::serve(bound, services, cancel.clone()));
     info!(pid = std::process::id(), "serving");
@@ -162,9 +166,11 @@ fn drains(kernel: &KernelHandle) -> bool {
     kernel.snapshot().drained.is_some_and(|drained| drained.elapsed() < STALLED)
 }
 
-/// Puts sealed windows into the store.
-async fn keep(mut sealed: mpsc::Receiver<Window>, store: Arc<Store>) {
+/// Puts sealed windows into the store, and shows them to whoever watches.
+async fn keep(mut sealed: mpsc::Receiver<Window>, store: Arc<Store>, watchers: broadcast::Sender<Window>) {
     while let Some(window) = sealed.recv().await {
+        // Without watchers nobody takes it.
+        let _watched_by = watchers.send(window.clone());
         store.insert(window);
     }
 }
@@ -203,6 +209,7 @@ fn services(
     observer: Observer,
     store: Arc<Store>,
     captures: Arc<Captures>,
+    windows: broadcast::Sender<Window>,
     ready: watch::Receiver<bool>,
 ) -> Services {
     let observer = Arc::new(observer);
@@ -210,6 +217,8 @@ fn services(
     Services {
         store,
         captures,
+        windows,
+        host: Arc::new(procs::host_facts),
         status: Arc::new(move || observer.status()),
         findings: Arc::new(findings),
         settings_toml: config.to_toml(),

@@ -2,11 +2,13 @@
 
 use std::time::{Duration, SystemTime};
 
+use regex::Regex;
+
 use super::error::ApiError;
 use crate::capture::{self, CaptureState};
 use crate::model::{self, ProfileKind};
 use crate::proto;
-use crate::render::{self, Format};
+use crate::render::{self, Format, GroupBy};
 use crate::store::{self, Summary};
 
 /// A kind that can be asked for; unspecified means on-CPU.
@@ -72,7 +74,7 @@ fn kind(kind: ProfileKind) -> i32 {
 }
 
 /// What does not fit (315 576 million years) is cut.
-fn length(duration: Duration) -> prost_types::Duration {
+pub(super) fn length(duration: Duration) -> prost_types::Duration {
     prost_types::Duration::try_from(duration)
         .unwrap_or(prost_types::Duration { seconds: i64::MAX, nanos: 999_999_999 })
 }
@@ -128,12 +130,57 @@ pub(super) fn top_row(row: render::TopRow) -> proto::TopRow {
 }
 
 pub(super) fn process_row(row: store::ProcessRow) -> proto::ProcessRow {
+    let labels = &row.labels;
     proto::ProcessRow {
-        pid: row.pid.0,
-        comm: row.comm.to_string(),
-        exe: row.exe.to_string(),
+        pid: labels.pid.0,
+        comm: labels.process_name().to_string(),
+        exe: labels.exe.to_string(),
+        value: row.value,
+        container: labels.container.to_string(),
+        pod: labels.pod.to_string(),
+        unit: labels.unit.to_string(),
+    }
+}
+
+pub(super) fn container_row(row: store::ContainerRow) -> proto::ContainerRow {
+    proto::ContainerRow {
+        container: row.container.to_string(),
+        pod: row.pod.to_string(),
+        namespace: row.namespace.to_string(),
         value: row.value,
     }
+}
+
+pub(super) fn stored(kind_: ProfileKind, range: model::TimeRange) -> proto::StoredKind {
+    proto::StoredKind { kind: kind(kind_), from: Some(range.from.into()), to: Some(range.to.into()) }
+}
+
+pub(super) fn range(range: model::TimeRange) -> proto::TimeRange {
+    proto::TimeRange { since: None, from: Some(range.from.into()), to: Some(range.to.into()) }
+}
+
+/// What a row of a table is; unspecified means a frame.
+pub(super) fn group_by(by: i32) -> Result<GroupBy, ApiError> {
+    Ok(match proto::GroupBy::try_from(by) {
+        Ok(proto::GroupBy::Unspecified | proto::GroupBy::Frame) => GroupBy::Frame,
+        Ok(proto::GroupBy::Process) => GroupBy::Process,
+        Ok(proto::GroupBy::Thread) => GroupBy::Thread,
+        Ok(proto::GroupBy::Container) => GroupBy::Container,
+        Ok(proto::GroupBy::Pod) => GroupBy::Pod,
+        Ok(proto::GroupBy::Unit) => GroupBy::Unit,
+        Ok(proto::GroupBy::Reason) => GroupBy::Reason,
+        Err(_) => {
+            return Err(ApiError::Invalid { field: "by", problem: format!("{by} is nothing to group by") });
+        }
+    })
+}
+
+/// A regular expression; empty means none.
+pub(super) fn regex(field: &'static str, text: &str) -> Result<Option<Regex>, ApiError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    Regex::new(text).map(Some).map_err(|error| ApiError::Invalid { field, problem: error.to_string() })
 }
 
 pub(super) fn capture(capture: &capture::Capture) -> proto::Capture {

@@ -6,7 +6,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::capture::{CaptureError, ResolveError};
-use crate::render::RenderError;
+use crate::render::{DiffError, RenderError};
 
 /// What goes wrong in the API.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +14,12 @@ pub(super) enum ApiError {
     /// A field of the request is wrong.
     #[error("{field}: {problem}")]
     Invalid { field: &'static str, problem: String },
+    /// A field of a part of the request is wrong.
+    #[error("{part}.{field}: {problem}")]
+    InvalidIn { part: &'static str, field: &'static str, problem: String },
+    /// Two profiles cannot be compared.
+    #[error(transparent)]
+    Diff(#[from] DiffError),
     /// No data in the range, or none that matches.
     #[error("{message}")]
     NoData { kind: &'static str, message: String },
@@ -29,6 +35,8 @@ pub(super) enum ApiError {
     Capture(#[from] CaptureError),
     #[error("the answer exceeds {max_bytes} bytes: ask for a shorter range or a narrower selector")]
     TooLarge { max_bytes: usize },
+    #[error("{limit} callers watch already")]
+    TooManyWatchers { limit: usize },
     #[error("other queries are still being answered")]
     Busy { retry_after: Duration },
     #[error("cannot render the profile: {0}")]
@@ -37,12 +45,31 @@ pub(super) enum ApiError {
     Unfinished(tokio::task::JoinError),
 }
 
+impl ApiError {
+    /// The same error for a message that stands under another name in its request.
+    pub(super) fn in_field(self, message: &'static str, name: &'static str) -> Self {
+        match self {
+            Self::Invalid { field, problem } if field == message => Self::Invalid { field: name, problem },
+            Self::Invalid { field, problem } if message != name => {
+                let field =
+                    field.strip_prefix(message).and_then(|rest| rest.strip_prefix('.')).unwrap_or(field);
+                Self::InvalidIn { part: name, field, problem }
+            }
+            other => other,
+        }
+    }
+}
+
 impl From<ApiError> for Status {
     fn from(error: ApiError) -> Self {
         let message = error.to_string();
         let mut details = ErrorDetails::new();
         let code = match error {
             ApiError::Invalid { field, problem } => invalid(&mut details, field, problem),
+            ApiError::InvalidIn { part, field, problem } => {
+                invalid(&mut details, &format!("{part}.{field}"), problem)
+            }
+            ApiError::Diff(error) => invalid(&mut details, "with", error.to_string()),
             ApiError::NoData { kind, .. } => missing(&mut details, "profile", kind, &message),
             ApiError::NoCapture { field, id } => {
                 details.add_bad_request_violation(field, "no capture has this id");
@@ -57,7 +84,7 @@ impl From<ApiError> for Status {
                 precondition(&mut details, "CAPTURE_FAILED", &id, &reason)
             }
             ApiError::Capture(error) => capture(&mut details, error, &message),
-            ApiError::TooLarge { .. } => Code::ResourceExhausted,
+            ApiError::TooLarge { .. } | ApiError::TooManyWatchers { .. } => Code::ResourceExhausted,
             ApiError::Busy { retry_after } => {
                 details.set_retry_info(Some(retry_after));
                 Code::ResourceExhausted

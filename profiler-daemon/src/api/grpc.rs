@@ -15,9 +15,10 @@ use tonic_health::server::HealthReporter;
 use super::agent::Agent;
 use super::captures::CaptureApi;
 use super::listen::BoundGrpc;
+use super::live::Watch;
 use super::profiles::Profiles;
 use super::query::Queries;
-use super::{ServeError, Services};
+use super::{HostReader, ServeError, Services};
 use crate::proto;
 use crate::proto::agent_service_server::{AgentServiceServer, SERVICE_NAME as AGENT_SERVICE};
 use crate::proto::capture_service_server::{CaptureServiceServer, SERVICE_NAME as CAPTURE_SERVICE};
@@ -65,7 +66,9 @@ pub(super) async fn serve(
 
 fn routes(services: &Services) -> Result<(HealthReporter, Routes), ServeError> {
     let queries = Queries::new(Arc::clone(&services.store), Arc::clone(&services.captures));
-    let profiles = ProfileServiceServer::new(Profiles { queries })
+    let watch = Watch::new(services.windows.clone());
+    let host = HostReader::clone(&services.host);
+    let profiles = ProfileServiceServer::new(Profiles { queries, watch, host })
         .accept_compressed(CompressionEncoding::Gzip)
         .send_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(MAX_REQUEST);

@@ -3,12 +3,15 @@
 mod agent;
 mod captures;
 mod convert;
+mod diff;
 mod error;
 mod grpc;
 mod http;
 mod listen;
+mod live;
 mod profiles;
 mod query;
+mod report;
 mod unix;
 
 #[cfg(test)]
@@ -17,16 +20,20 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use self::listen::{BindError, Bound, Endpoints, Listener, bind};
 use crate::capture::Captures;
-use crate::model::{Finding, Status};
+use crate::model::{Finding, HostFacts, Status, Window};
 use crate::store::Store;
 
 /// How long open requests may go on after the server was told to end.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// Reads what the kernel says of pressure, throttling and memory: of the cgroup with this path, of
+/// the host without one. Short: it reads a few files.
+pub type HostReader = Arc<dyn Fn(Option<&str>) -> HostFacts + Send + Sync>;
 
 /// What the API serves.
 #[derive(Clone)]
@@ -35,6 +42,10 @@ pub struct Services {
     pub store: Arc<Store>,
     /// The captures.
     pub captures: Arc<Captures>,
+    /// Windows as they are sealed.
+    pub windows: broadcast::Sender<Window>,
+    /// Reads what the kernel says of a cgroup, or of the host.
+    pub host: HostReader,
     /// Takes a snapshot of the agent.
     pub status: Arc<dyn Fn() -> Status + Send + Sync>,
     /// What was found out about the host when the daemon started.

@@ -1,55 +1,72 @@
 //! `ProfileService`: queries over the stored windows and the results of captures.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio_stream::Iter;
 use tonic::{Request, Response, Status};
 
-use super::convert;
+use super::diff::DiffChunks;
 use super::error::ApiError;
+use super::live::{Watch, WindowStream};
 use super::query::{AskedRange, Queries, Question, Source, selector};
+use super::{HostReader, convert, diff, report};
+use crate::model::{ProfileKind, TimeRange};
 use crate::proto::profile_service_server::ProfileService;
 use crate::proto::query_response::Part;
 use crate::proto::{
-    ListRequest, ListResponse, QueryRequest, QueryResponse, Selection, TopRequest, TopResponse,
+    DiffRequest, ListRequest, ListResponse, QueryRequest, QueryResponse, ReportRequest, ReportResponse,
+    Selection, TopRequest, TopResponse, WatchWindowsRequest,
 };
-use crate::render::{self, Format};
-use crate::store::processes;
+use crate::render::{self, Format, TopOptions};
+use crate::store::{containers, processes};
 
 /// Largest piece of a rendered profile in one message, bytes.
 const MAX_CHUNK: usize = 1 << 20;
 const DEFAULT_TOP_ROWS: u32 = 30;
 const DEFAULT_PROCESS_ROWS: u32 = 100;
+/// How long a window may still be open.
+const OPEN_WINDOW: Duration = Duration::from_secs(30);
 /// Most rows of a table; a table is one message.
 const MAX_ROWS: u32 = 5_000;
 
 pub(super) struct Profiles {
     pub(super) queries: Queries,
+    pub(super) watch: Watch,
+    pub(super) host: HostReader,
 }
 
 #[tonic::async_trait]
 impl ProfileService for Profiles {
     type QueryStream = Iter<Chunks>;
+    type DiffStream = Iter<DiffChunks>;
+    type WatchStream = WindowStream;
 
     async fn query(&self, request: Request<QueryRequest>) -> Result<Response<Self::QueryStream>, Status> {
         let QueryRequest { selection, format } = request.into_inner();
         let format = convert::format(format)?;
-        let question = question(selection)?;
+        let question = question("selection", selection)?;
         let chunks = self.queries.answer(question, move |answer| {
             let rendered = answer.render(format)?;
             let summary = Part::Summary(convert::summary(&answer.summary));
             let text = format != Format::Pprof;
-            Ok(Chunks { summary: Some(summary), rendered, at: 0, text })
+            Ok(Chunks { summary: Some(summary), pieces: Pieces::of(rendered, text) })
         });
         Ok(Response::new(tokio_stream::iter(chunks.await?)))
     }
 
     async fn top(&self, request: Request<TopRequest>) -> Result<Response<TopResponse>, Status> {
-        let TopRequest { selection, limit } = request.into_inner();
-        let limit = rows(limit, DEFAULT_TOP_ROWS)?;
-        let answer = self.queries.answer(question(selection)?, move |answer| {
-            let rows = render::top(&answer.profile, limit).into_iter().map(convert::top_row).collect();
-            Ok(TopResponse { summary: Some(convert::summary(&answer.summary)), rows })
+        let TopRequest { selection, limit, by, focus, ignore, cumulative } = request.into_inner();
+        let options = TopOptions {
+            by: convert::group_by(by)?,
+            focus: convert::regex("focus", &focus)?,
+            ignore: convert::regex("ignore", &ignore)?,
+            cumulative,
+            limit: rows(limit, DEFAULT_TOP_ROWS)?,
+        };
+        let answer = self.queries.answer(question("selection", selection)?, move |answer| {
+            let top = render::top_by(&answer.profile, &options);
+            let rows = top.rows.into_iter().map(convert::top_row).collect();
+            Ok(TopResponse { summary: Some(convert::summary(&answer.summary)), rows, shown: top.shown })
         });
         Ok(Response::new(answer.await?))
     }
@@ -57,16 +74,53 @@ impl ProfileService for Profiles {
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
         let ListRequest { selection, limit } = request.into_inner();
         let limit = rows(limit, DEFAULT_PROCESS_ROWS)?;
-        let answer = self.queries.answer(question(selection)?, move |answer| {
-            let rows = processes(&answer.profile).into_iter().take(limit);
-            let processes = rows.map(convert::process_row).collect();
-            Ok(ListResponse { summary: Some(convert::summary(&answer.summary)), processes })
+        let question = question("selection", selection)?;
+        let list = self.queries.work(move |queries| {
+            let answer = queries.merge(&question)?;
+            let processes = processes(&answer.profile).into_iter().take(limit);
+            let containers = containers(&answer.profile).into_iter().take(limit);
+            let kinds = [ProfileKind::OnCpu, ProfileKind::OffCpu].into_iter();
+            let kinds = kinds.filter_map(|kind| Some(convert::stored(kind, queries.stored(kind)?)));
+            Ok(ListResponse {
+                summary: Some(convert::summary(&answer.summary)),
+                processes: processes.map(convert::process_row).collect(),
+                containers: containers.map(convert::container_row).collect(),
+                kinds: kinds.collect(),
+                gaps: told_gaps(answer.gaps).into_iter().take(limit).map(convert::range).collect(),
+            })
         });
-        Ok(Response::new(answer.await?))
+        Ok(Response::new(list.await?))
+    }
+
+    async fn diff(&self, request: Request<DiffRequest>) -> Result<Response<Self::DiffStream>, Status> {
+        let chunks = diff::answer(&self.queries, request.into_inner()).await?;
+        Ok(Response::new(tokio_stream::iter(chunks)))
+    }
+
+    async fn watch(
+        &self,
+        request: Request<WatchWindowsRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let windows = self.watch.windows(request.into_inner())?;
+        Ok(Response::new(windows))
+    }
+
+    async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
+        Ok(Response::new(report::answer(&self.queries, &self.host, request.into_inner()).await?))
     }
 }
 
-fn rows(limit: u32, default: u32) -> Result<usize, ApiError> {
+/// A window that is still open is no gap.
+fn told_gaps(mut gaps: Vec<TimeRange>) -> Vec<TimeRange> {
+    let open =
+        |gap: &TimeRange| gap.length() <= OPEN_WINDOW && gap.to.elapsed().is_ok_and(|ago| ago <= OPEN_WINDOW);
+    if gaps.last().is_some_and(open) {
+        gaps.pop();
+    }
+    gaps
+}
+
+pub(super) fn rows(limit: u32, default: u32) -> Result<usize, ApiError> {
     match limit {
         0 => Ok(default as usize),
         1..=MAX_ROWS => Ok(limit as usize),
@@ -77,32 +131,66 @@ fn rows(limit: u32, default: u32) -> Result<usize, ApiError> {
     }
 }
 
-fn question(selection: Option<Selection>) -> Result<Question, ApiError> {
-    let Selection { kind, r#where, range, capture_id } = selection.unwrap_or_default();
-    let selector = selector(&r#where)?;
-    if !capture_id.is_empty() {
-        return Ok(Question { source: Source::Capture { id: capture_id }, selector });
-    }
-    let range = range.unwrap_or_default();
+/// Reads a selection; `field` is its name in the request.
+pub(super) fn question(field: &'static str, selection: Option<Selection>) -> Result<Question, ApiError> {
+    let read = || {
+        let Selection { kind, r#where, range, capture_id } = selection.unwrap_or_default();
+        let selector = selector(&r#where)?;
+        if !capture_id.is_empty() {
+            return Ok(Question { source: Source::Capture { id: capture_id }, selector });
+        }
+        let range = asked(range.unwrap_or_default())?;
+        let kind = convert::stored_kind("selection.kind", kind)?;
+        Ok(Question { source: Source::Windows { kind, range }, selector })
+    };
+    // Requests with two selections have them under other names.
+    read().map_err(|error: ApiError| error.in_field("selection", field))
+}
+
+/// Reads a range as of now.
+pub(super) fn asked(range: crate::proto::TimeRange) -> Result<TimeRange, ApiError> {
     let range = AskedRange {
         since: convert::duration("selection.range.since", range.since)?,
         from: convert::time("selection.range.from", range.from)?,
         to: convert::time("selection.range.to", range.to)?,
     };
-    let source = Source::Windows {
-        kind: convert::stored_kind("selection.kind", kind)?,
-        range: range.at(SystemTime::now())?,
-    };
-    Ok(Question { source, selector })
+    range.at(SystemTime::now())
 }
 
 /// The messages of an answer: the summary, then the rendered profile in pieces.
 pub(super) struct Chunks {
     summary: Option<Part>,
+    pieces: Pieces,
+}
+
+/// A rendered profile in pieces.
+pub(super) struct Pieces {
     rendered: Vec<u8>,
     at: usize,
     /// Text is cut between characters.
     text: bool,
+}
+
+impl Pieces {
+    pub(super) fn of(rendered: Vec<u8>, text: bool) -> Self {
+        Self { rendered, at: 0, text }
+    }
+}
+
+impl Iterator for Pieces {
+    type Item = Vec<u8>;
+
+    fn next(&mut self) -> Option<Vec<u8>> {
+        let rest = self.rendered.get(self.at..)?;
+        let mut length = rest.len().min(MAX_CHUNK);
+        // Bytes 10xxxxxx go on with a character (RFC 3629); a character has at most 4 bytes.
+        while self.text && length > 0 && rest.get(length).is_some_and(|byte| byte & 0xc0 == 0x80) {
+            length -= 1;
+        }
+        let piece = rest.get(..length).filter(|piece| !piece.is_empty())?.to_vec();
+        self.at += length;
+        Some(piece)
+    }
 }
 
 impl Iterator for Chunks {
@@ -112,22 +200,15 @@ impl Iterator for Chunks {
         if let Some(summary) = self.summary.take() {
             return Some(Ok(QueryResponse { part: Some(summary) }));
         }
-        let rest = self.rendered.get(self.at..)?;
-        let mut length = rest.len().min(MAX_CHUNK);
-        // Bytes 10xxxxxx go on with a character (RFC 3629); a character has at most 4 bytes.
-        while self.text && length > 0 && rest.get(length).is_some_and(|byte| byte & 0xc0 == 0x80) {
-            length -= 1;
-        }
-        let chunk = rest.get(..length).filter(|chunk| !chunk.is_empty())?;
-        self.at += length;
-        let part = if self.text {
-            // Renderers write UTF-8; anything else is shown as U+FFFD.
-            Part::Text(String::from_utf8_lossy(chunk).into_owned())
-        } else {
-            Part::Data(chunk.to_vec())
-        };
+        let piece = self.pieces.next()?;
+        let part = if self.pieces.text { Part::Text(text(&piece)) } else { Part::Data(piece) };
         Some(Ok(QueryResponse { part: Some(part) }))
     }
+}
+
+/// Renderers write UTF-8; anything else is shown as U+FFFD.
+pub(super) fn text(piece: &[u8]) -> String {
+    String::from_utf8_lossy(piece).into_owned()
 }
 
 #[cfg(test)]
@@ -135,7 +216,7 @@ mod tests {
     use super::*;
 
     fn parts(rendered: Vec<u8>, text: bool) -> Vec<Part> {
-        let chunks = Chunks { summary: None, rendered, at: 0, text };
+        let chunks = Chunks { summary: None, pieces: Pieces::of(rendered, text) };
         chunks.map(|chunk| chunk.expect("a message").part.expect("a part")).collect()
     }
 

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use super::error::ApiError;
 use crate::capture::{CaptureState, Captures};
 use crate::model::{Profile, ProfileKind, Selector, TimeRange};
-use crate::render::{self, About, Format};
+use crate::render::{self, About, Format, RenderError};
 use crate::store::{Store, Summary};
 
 /// Merges and renderings at a time: each holds a profile and its rendered form in memory.
@@ -41,24 +41,37 @@ pub(super) enum Source {
 pub(super) struct Answer {
     pub(super) profile: Arc<Profile>,
     pub(super) summary: Summary,
+    /// Parts of the range that was asked for without data.
+    pub(super) gaps: Vec<TimeRange>,
     title: String,
 }
 
 impl Answer {
-    /// Writes the profile in a format.
-    pub(super) fn render(&self, format: Format) -> Result<Vec<u8>, ApiError> {
-        let about = About {
+    /// What it is about, for renderers.
+    pub(super) fn about(&self) -> About {
+        About {
             title: self.title.clone(),
             range: self.summary.range,
             covered: self.summary.covered,
             command: None,
-        };
-        let mut out = Bounded { bytes: Vec::new(), max: MAX_RENDERED, full: false };
-        match render::render(&self.profile, &about, format, &mut out) {
-            Ok(()) => Ok(out.bytes),
-            Err(_) if out.full => Err(ApiError::TooLarge { max_bytes: MAX_RENDERED }),
-            Err(error) => Err(ApiError::Render(error)),
         }
+    }
+
+    /// Writes the profile in a format.
+    pub(super) fn render(&self, format: Format) -> Result<Vec<u8>, ApiError> {
+        bounded(|out| render::render(&self.profile, &self.about(), format, out))
+    }
+}
+
+/// What a renderer writes, if it is not too much.
+pub(super) fn bounded(
+    write: impl FnOnce(&mut dyn Write) -> Result<(), RenderError>,
+) -> Result<Vec<u8>, ApiError> {
+    let mut out = Bounded { bytes: Vec::new(), max: MAX_RENDERED, full: false };
+    match write(&mut out) {
+        Ok(()) => Ok(out.bytes),
+        Err(_) if out.full => Err(ApiError::TooLarge { max_bytes: MAX_RENDERED }),
+        Err(error) => Err(ApiError::Render(error)),
     }
 }
 
@@ -81,18 +94,26 @@ impl Queries {
         question: Question,
         use_it: impl FnOnce(Answer) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
+        self.work(move |this| use_it(this.merge(&question)?)).await
+    }
+
+    /// Does work that merges, when its turn comes, on a blocking thread.
+    pub(super) async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
         let turn = tokio::time::timeout(PATIENCE, Arc::clone(&self.turns).acquire_owned());
         let Ok(Ok(turn)) = turn.await else { return Err(ApiError::Busy { retry_after: PATIENCE }) };
         let this = self.clone();
-        let work = tokio::task::spawn_blocking(move || {
+        let done = tokio::task::spawn_blocking(move || {
             // The turn ends with the work, also when the client has gone before it.
             let _turn = turn;
-            use_it(this.merge(&question)?)
+            work(&this)
         });
-        work.await.map_err(ApiError::Unfinished)?
+        done.await.map_err(ApiError::Unfinished)?
     }
 
-    fn merge(&self, question: &Question) -> Result<Answer, ApiError> {
+    pub(super) fn merge(&self, question: &Question) -> Result<Answer, ApiError> {
         match &question.source {
             Source::Windows { kind, range } => self.merge_windows(*kind, *range, &question.selector),
             Source::Capture { id } => self.merge_capture(id, &question.selector),
@@ -116,7 +137,12 @@ impl Queries {
         }
         let summary = Summary::of(&queried.profile, range, queried.covered);
         let title = format!("{kind}, {} to {}", time(range.from), time(range.to));
-        Ok(Answer { profile: Arc::new(queried.profile), summary, title })
+        Ok(Answer { profile: Arc::new(queried.profile), summary, gaps: queried.gaps, title })
+    }
+
+    /// From when to when windows of a kind are stored.
+    pub(super) fn stored(&self, kind: ProfileKind) -> Option<TimeRange> {
+        self.store.stored(kind)
     }
 
     fn no_data(&self, kind: ProfileKind, asked: TimeRange, recorded: bool, selector: &Selector) -> ApiError {
@@ -152,7 +178,7 @@ impl Queries {
             let message = format!("capture {id}: nothing {what}; lost: {}", summary.loss);
             return Err(ApiError::NoData { kind: kind.name(), message });
         }
-        Ok(Answer { profile, summary, title: format!("{kind}, capture {id}") })
+        Ok(Answer { profile, summary, gaps: Vec::new(), title: format!("{kind}, capture {id}") })
     }
 
     fn no_result(&self, id: &str) -> ApiError {

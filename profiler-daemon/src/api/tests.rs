@@ -2,6 +2,7 @@
 
 mod harness;
 mod http;
+mod questions;
 mod sockets;
 
 use std::time::Duration;
@@ -77,9 +78,10 @@ async fn tables_have_rows_and_limits() {
     let list = client.list(ListRequest { selection: None, limit: 1 }).await.expect("a list").into_inner();
     let rows: Vec<_> = list.processes.iter().map(|row| (row.comm.as_str(), row.value)).collect();
     assert_eq!(rows, [("nginx", 3)]);
-    let top = client.top(TopRequest { selection: None, limit: 0 }).await.expect("rows").into_inner();
+    let top = client.top(TopRequest::default()).await.expect("rows").into_inner();
     assert!(!top.rows.is_empty() && top.summary.is_some());
-    let status = client.top(TopRequest { selection: None, limit: 1 << 30 }).await.expect_err("too many");
+    let status =
+        client.top(TopRequest { limit: 1 << 30, ..TopRequest::default() }).await.expect_err("too many");
     assert_eq!((status.code(), field(&status)), (Code::InvalidArgument, "limit".to_owned()));
 }
 

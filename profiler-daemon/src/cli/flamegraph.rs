@@ -9,7 +9,7 @@ Without -o and --format, folded stacks go to stdout.
 
 Examples:
   profiler flamegraph --since 5m -o host.svg
-  profiler flamegraph --from 14:05 --to 14:10 --where 'comm=\"nginx\"' -o nginx.pb.gz
+  profiler flamegraph --range 'today 14:05..14:10' --where 'comm=\"nginx\"' -o nginx.pb.gz
   profiler flamegraph --kind off-cpu --where 'cgroup=~\".*web.*\"' --format folded | sort -k2 -rn
 
 ",
@@ -34,7 +34,7 @@ pub struct FlamegraphArgs {
         long,
         value_name = "ID",
         value_parser = values::capture_id,
-        conflicts_with_all = ["kind", "since", "from", "to"],
+        conflicts_with_all = ["kind", "since", "from", "until", "range"],
         help_heading = "Query"
     )]
     pub capture: Option<String>,

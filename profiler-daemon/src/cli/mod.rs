@@ -3,15 +3,20 @@
 mod capture;
 mod check;
 mod daemon;
+mod diff;
 mod exit;
 mod flamegraph;
 mod list;
+mod operand;
 mod output;
 mod query;
+mod range;
 mod record;
+mod report;
 mod status;
 mod top;
 mod values;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -24,15 +29,20 @@ use clap::{ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcom
 pub use capture::{CaptureArgs, CaptureCommand, CaptureIdArgs, CaptureShowArgs, CaptureStart, OffCpuArgs};
 pub use check::CheckArgs;
 pub use daemon::DaemonArgs;
+pub use diff::DiffArgs;
 pub use exit::Exit;
 pub use flamegraph::FlamegraphArgs;
 pub use list::ListArgs;
+pub use operand::Operand;
 pub use output::{Destination, OutputFile, PendingFile, Rendering, WriteError};
-pub use query::{QueryArgs, When};
+pub use query::QueryArgs;
+pub use range::{Range, When};
 pub use record::{RecordArgs, RecordTarget, WalkRun};
+pub use report::{ReportArgs, ReportLayout};
 pub use status::StatusArgs;
 pub use top::TopArgs;
 pub use values::Endpoint;
+pub use watch::WatchArgs;
 
 /// The whole command line.
 #[derive(Clone, Debug, Parser)]
@@ -78,8 +88,14 @@ pub enum Command {
     Flamegraph(FlamegraphArgs),
     /// Show the heaviest functions
     Top(TopArgs),
-    /// Show what a daemon has stored: processes by weight
+    /// Show what a daemon has stored: processes and containers by weight, kinds, gaps
     List(ListArgs),
+    /// Show what grew between two profiles; a gate for CI
+    Diff(Box<DiffArgs>),
+    /// Show utilisation, saturation and errors, with the stacks behind them
+    Report(ReportArgs),
+    /// Show the heaviest functions every time a window is sealed
+    Watch(WatchArgs),
     /// Show what a daemon does, costs and lost
     Status(StatusArgs),
     /// Start, list, show and stop captures
@@ -151,6 +167,7 @@ impl Cli {
             Command::Flamegraph(args) => args.query.inconsistency(),
             Command::Top(args) => args.query.inconsistency(),
             Command::List(args) => args.query.inconsistency(),
+            Command::Report(args) => args.query.inconsistency(),
             _ => None,
         }
     }

@@ -62,8 +62,11 @@ fn bad_client_arguments() {
     refused("flamegraph --kind wall", "use on-cpu or off-cpu");
     refused("flamegraph --since 0s", "must be between 1s and");
     refused("flamegraph --since 5m --from 14:00", "cannot be used with");
-    refused("flamegraph --to 14:00", "--from");
-    refused("flamegraph --from -1h --to -2h", "is not before --to");
+    refused("flamegraph --until 14:00", "--from");
+    refused("flamegraph --from -1h --until -2h", "is not before --until");
+    refused("flamegraph --from -1h --to -2h", "is not before --until");
+    refused("flamegraph --range -1h..-2h", "character 6: the end is not after the beginning");
+    refused("flamegraph --range 5m --since 5m", "cannot be used with");
     refused("flamegraph --from 2999-01-01T00:00:00Z", "not in the past");
     refused("flamegraph --where host=\"a\"", "character 1: unknown label");
     refused("flamegraph --capture ../x", "not a capture id");
@@ -74,6 +77,19 @@ fn bad_client_arguments() {
     refused("flamegraph --connect unix:run.sock", "must be absolute");
     refused("top --limit 0", "1..=1000");
     refused("top --output yaml", "use table or json");
+    refused("top --by colour", "use frame, process, thread");
+    refused("top --focus (", "unclosed group");
+    refused("diff", "OPERAND");
+    refused("diff a.folded", "2 values required");
+    refused("diff --base a.folded", "--with");
+    refused("diff a.folded b.svg", "only .folded and .json");
+    refused("diff a.folded b.folded --fail-over much", "expected a percentage such as 5%");
+    refused("diff a.folded b.folded --min-share 2%", "--fail-over");
+    refused("diff a.folded b.folded -o x.png", "use .svg, .folded or .json");
+    refused("diff a.folded b.folded --normalize cpu", "use total, time or work");
+    refused("diff --base 1h.. --with 5m", "character 1: expected -1h, now");
+    refused("report --output table", "use text, json or markdown");
+    refused("watch --windows 0", "0");
     refused("capture start on-cpu", "off-cpu");
     refused("capture start off-cpu -d 11m", "must be between 1s and 10m");
     refused("capture stop", "<ID>");
@@ -157,6 +173,9 @@ fn help_is_as_blessed() {
         "flamegraph",
         "top",
         "list",
+        "diff",
+        "report",
+        "watch",
         "status",
         "capture",
         "capture start",

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::render::Format;
+use crate::render::{DiffFormat, Format};
 
 use super::output::OutputFile;
 
@@ -121,6 +121,25 @@ pub(super) fn output_file(text: &str) -> Result<OutputFile, String> {
     }
     let format = Format::from_path(&path).map_err(|error| error.to_string())?;
     Ok(OutputFile { path, format })
+}
+
+/// A part of a whole in percent: `5%` or `5` is 0.05.
+pub(super) fn percent(text: &str) -> Result<f64, String> {
+    let number: Option<f64> = text.strip_suffix('%').unwrap_or(text).trim().parse().ok();
+    let number = number.filter(|number| (0.0..=100_000.0).contains(number));
+    number.map(|number| number / 100.0).ok_or_else(|| "expected a percentage such as 5%".to_owned())
+}
+
+/// A path that says the format of a difference by its extension.
+pub(super) fn diff_file(text: &str) -> Result<(PathBuf, DiffFormat), String> {
+    let path = PathBuf::from(text);
+    let format = DiffFormat::from_path(&path)?;
+    Ok((path, format))
+}
+
+/// A regular expression, checked here for a good message; the daemon gets the text.
+pub(super) fn regex(text: &str) -> Result<String, String> {
+    regex::Regex::new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 /// A selector, checked here for a good message; the daemon gets the text.

@@ -14,7 +14,7 @@ use super::{Failure, times};
 
 /// The query as the daemon wants it.
 pub(super) fn selection(query: &QueryArgs, capture: Option<&str>) -> proto::Selection {
-    let (from, to) = query.range(SystemTime::now());
+    let (from, to) = query.bounds(SystemTime::now());
     let range = proto::TimeRange { since: None, from: Some(from.into()), to: Some(to.into()) };
     proto::Selection {
         kind: kind(query.kind.unwrap_or(ProfileKind::OnCpu)).into(),

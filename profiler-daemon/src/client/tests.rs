@@ -16,7 +16,7 @@ use crate::proto::profile_service_server::{ProfileService, ProfileServiceServer}
 use crate::proto::query_response::Part;
 use crate::proto::*;
 
-use super::{Failure, capture, flamegraph, list, top};
+use super::{Failure, capture, diff, flamegraph, list, report, top, watch};
 
 /// Answers by the selector's text: `comm="none"` has no data, `comm="broken"` fails half way.
 struct Canned;
@@ -24,6 +24,8 @@ struct Canned;
 #[tonic::async_trait]
 impl ProfileService for Canned {
     type QueryStream = Pin<Box<dyn Stream<Item = Result<QueryResponse, Status>> + Send>>;
+    type DiffStream = Pin<Box<dyn Stream<Item = Result<DiffResponse, Status>> + Send>>;
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchWindowsResponse, Status>> + Send>>;
 
     async fn query(&self, request: Request<QueryRequest>) -> Result<Response<Self::QueryStream>, Status> {
         let question = request.into_inner();
@@ -51,8 +53,38 @@ impl ProfileService for Canned {
     }
 
     async fn list(&self, _: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
-        Ok(Response::new(ListResponse { summary: None, processes: Vec::new() }))
+        Ok(Response::new(ListResponse::default()))
     }
+
+    async fn diff(&self, request: Request<DiffRequest>) -> Result<Response<Self::DiffStream>, Status> {
+        Ok(Response::new(Box::pin(tokio_stream::iter(canned_diff(request.into_inner())))))
+    }
+
+    async fn watch(&self, _: Request<WatchWindowsRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let windows = [1, 2].map(|missed| Ok(WatchWindowsResponse { missed, ..Default::default() }));
+        Ok(Response::new(Box::pin(tokio_stream::iter(windows))))
+    }
+
+    async fn report(&self, _: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
+        Ok(Response::new(ReportResponse { scope: "host".to_owned(), ..ReportResponse::default() }))
+    }
+}
+
+/// A difference in which `slow` grew by 50 %.
+fn canned_diff(request: DiffRequest) -> Vec<Result<DiffResponse, Status>> {
+    let share = DiffShare { base: 20, with: 30, base_share: 0.2, with_share: 0.3, growth: 0.5, error: 0.01 };
+    let row = DiffRow { frame: "slow".to_owned(), self_: Some(share), total: Some(share) };
+    let summary = ProfileSummary { total: 3, unit: "samples".to_owned(), ..ProfileSummary::default() };
+    let verdict = request.gate.map(|gate| Verdict {
+        failed: if gate.fail_over < 0.5 { vec![row.clone()] } else { Vec::new() },
+        tested: 2,
+        bound: 3.0,
+        ..Verdict::default()
+    });
+    let summary = DiffSummary { base: Some(summary.clone()), with: Some(summary), rows: vec![row], verdict };
+    let part = |part| Ok(DiffResponse { part: Some(part) });
+    let texts = ["a;slow 20 ", "30\n"].map(|text| part(diff_response::Part::Text(text.to_owned())));
+    std::iter::once(part(diff_response::Part::Summary(summary))).chain(texts).collect()
 }
 
 /// Captures of process 9 fail; all others end well.
@@ -101,6 +133,9 @@ async fn run(line: &str) -> Result<(), Failure> {
         Command::Top(args) => top(&args).await,
         Command::List(args) => list(&args).await,
         Command::Capture(args) => capture(&args).await,
+        Command::Diff(args) => diff(&args).await,
+        Command::Watch(args) => watch(&args).await,
+        Command::Report(args) => report(&args).await,
         other => panic!("{other:?}"),
     }
 }
@@ -175,6 +210,64 @@ async fn captures_are_followed_to_their_end() {
     let path = directory.path().join("c1.folded");
     run(&format!("capture show c1 -o {} {connect}", path.display())).await.expect("shown");
     assert_eq!(std::fs::read_to_string(&path).expect("read"), "a;b 3\n");
+}
+
+#[tokio::test]
+async fn a_gate_exits_with_1_and_names_the_frame() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let socket = directory.path().join("s");
+    serve(&socket);
+    let connect = format!("--connect unix://{}", socket.display());
+    let base = directory.path().display();
+
+    // Both in the daemon.
+    let stored = format!("diff --base -2h.. --with 5m {connect}");
+    run(&stored).await.expect("a table");
+    run(&format!("{stored} --fail-over 60%")).await.expect("passes");
+    let failure = run(&format!("{stored} --fail-over 5%")).await.expect_err("grew");
+    assert_eq!(
+        (failure.exit, failure.message.as_str()),
+        (Exit::Failure, "1 frame grew by more than 5%: slow")
+    );
+    run(&format!("{stored} -o {base}/d.folded")).await.expect("written");
+    let written = std::fs::read_to_string(directory.path().join("d.folded")).expect("read");
+    assert_eq!(written, "a;slow 20 30\n");
+
+    // Files need no daemon.
+    let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).expect("written");
+    write("a.folded", "p;main;f 20000\np;main;g 20000\n");
+    write("b.folded", "p;main;f 20000\np;main;g 24000\n");
+    let files = format!("diff {base}/a.folded {base}/b.folded --connect unix:///nonexistent");
+    let failure = run(&format!("{files} --fail-over 5%")).await.expect_err("grew");
+    assert_eq!((failure.exit, failure.message.as_str()), (Exit::Failure, "1 frame grew by more than 5%: g"));
+    run(&format!("{files} --fail-over 30%")).await.expect("passes");
+    run(&format!("diff {base}/a.folded {base}/a.folded --fail-over 0%")).await.expect("equal");
+    for (format, part) in [("svg", "<svg"), ("json", "\"failed\""), ("folded", "p;main;g 22000 24000")] {
+        let file = format!("d.{format}");
+        run(&format!("{files} --fail-over 99% -o {base}/{file}")).await.expect("written");
+        let text = std::fs::read_to_string(directory.path().join(&file)).expect("read");
+        assert!(text.contains(part), "{format}: {text}");
+    }
+    let failure = run(&format!("{files} --normalize time")).await.expect_err("no time in it");
+    assert!(failure.exit == Exit::Usage && failure.message.contains("does not say how long"), "{failure}");
+    let failure = run(&format!("diff {base}/a.folded {base}/no.json")).await.expect_err("no file");
+    assert!(failure.message.contains("no.json: No such file"), "{failure}");
+    write("c.json", "{}");
+    let failure = run(&format!("diff {base}/a.folded {base}/c.json")).await.expect_err("no profile");
+    assert!(failure.message.contains("c.json: not a profile in JSON"), "{failure}");
+}
+
+#[tokio::test]
+async fn windows_are_watched_and_reports_shown() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let socket = directory.path().join("s");
+    serve(&socket);
+    let connect = format!("--connect unix://{}", socket.display());
+    run(&format!("watch {connect}")).await.expect("until the daemon ends it");
+    run(&format!("watch --windows 1 --output json {connect}")).await.expect("one window");
+    for layout in ["text", "json", "markdown"] {
+        run(&format!("report --output {layout} {connect}")).await.expect(layout);
+    }
 }
 
 #[tokio::test]

@@ -1,12 +1,13 @@
 //! `profiler top`: the heaviest functions as a table or JSON.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cli::{Layout, TopArgs};
-use crate::proto::{ProfileSummary, TopRequest, TopRow};
+use crate::proto::{self, ProfileSummary, TopRequest, TopRow};
+use crate::render::GroupBy;
 
 use super::connect::{Daemon, RENDER_DEADLINE, request};
-use super::output::Output;
+use super::output::{Output, say};
 use super::table::{Align, table};
 use super::{Failure, summary};
 
@@ -16,7 +17,14 @@ use super::{Failure, summary};
 /// No daemon, no data, a refused query.
 pub async fn top(args: &TopArgs) -> Result<(), Failure> {
     let daemon = Daemon::connect(&args.reach.connect).await?;
-    let question = TopRequest { selection: Some(summary::selection(&args.query, None)), limit: args.limit };
+    let question = TopRequest {
+        selection: Some(summary::selection(&args.query, None)),
+        limit: args.limit,
+        by: by(args.by).into(),
+        focus: args.focus.clone().unwrap_or_default(),
+        ignore: args.ignore.clone().unwrap_or_default(),
+        cumulative: args.cumulative,
+    };
     let mut profiles = daemon.profiles();
     let answer = daemon.answer(RENDER_DEADLINE, profiles.top(request(question, RENDER_DEADLINE))).await?;
     let facts = summary::with_data(answer.summary)?;
@@ -25,13 +33,57 @@ pub async fn top(args: &TopArgs) -> Result<(), Failure> {
         Layout::Table => {
             // First, as the table's header: whoever reads the first rows has read what they are worth.
             summary::tell(&facts);
-            output.text(&as_table(&facts, &answer.rows, output.columns()))
+            output.text(&as_table(&facts, &answer.rows, title(args.by), output.columns()))?;
+            if answer.shown < facts.total {
+                let share = summary::percent(answer.shown, facts.total);
+                say(&format!(
+                    "{share} of the whole is left by --focus and --ignore; shares are of the whole"
+                ));
+            }
+            Ok(())
         }
-        Layout::Json => output.text(&as_json(&facts, &answer.rows)),
+        Layout::Json => output.text(&as_json(&facts, &answer.rows, answer.shown)),
     }
 }
 
-fn as_table(facts: &ProfileSummary, rows: &[TopRow], columns: Option<usize>) -> String {
+fn by(by: GroupBy) -> proto::GroupBy {
+    match by {
+        GroupBy::Frame => proto::GroupBy::Frame,
+        GroupBy::Process => proto::GroupBy::Process,
+        GroupBy::Thread => proto::GroupBy::Thread,
+        GroupBy::Container => proto::GroupBy::Container,
+        GroupBy::Pod => proto::GroupBy::Pod,
+        GroupBy::Unit => proto::GroupBy::Unit,
+        GroupBy::Reason => proto::GroupBy::Reason,
+    }
+}
+
+fn title(by: GroupBy) -> &'static str {
+    match by {
+        GroupBy::Frame => "FRAME",
+        GroupBy::Process => "PROCESS",
+        GroupBy::Thread => "THREAD",
+        GroupBy::Container => "CONTAINER",
+        GroupBy::Pod => "POD",
+        GroupBy::Unit => "UNIT",
+        GroupBy::Reason => "REASON",
+    }
+}
+
+/// A table whose last column has this title. Groups have no part that is not their own.
+pub(super) fn as_table(
+    facts: &ProfileSummary,
+    rows: &[TopRow],
+    title: &str,
+    columns: Option<usize>,
+) -> String {
+    if title != "FRAME" {
+        let header = [("SHARE", Align::Right), ("VALUE", Align::Right), (title, Align::Left)];
+        let cells = |row: &TopRow| {
+            vec![summary::percent(row.total, facts.total), row.total.to_string(), row.frame.clone()]
+        };
+        return table(&header, &rows.iter().map(cells).collect::<Vec<_>>(), columns);
+    }
     let header = [
         ("SELF%", Align::Right),
         ("SELF", Align::Right),
@@ -51,10 +103,14 @@ fn as_table(facts: &ProfileSummary, rows: &[TopRow], columns: Option<usize>) -> 
     table(&header, &rows.iter().map(cells).collect::<Vec<_>>(), columns)
 }
 
-fn as_json(facts: &ProfileSummary, rows: &[TopRow]) -> String {
-    let rows: Vec<_> =
-        rows.iter().map(|row| json!({"frame": row.frame, "self": row.self_, "total": row.total})).collect();
-    format!("{:#}\n", json!({"summary": summary::to_json(facts), "rows": rows}))
+fn as_json(facts: &ProfileSummary, rows: &[TopRow], shown: u64) -> String {
+    let document = json!({"summary": summary::to_json(facts), "shown": shown, "rows": rows_json(rows)});
+    format!("{document:#}\n")
+}
+
+/// The rows for programs.
+pub(super) fn rows_json(rows: &[TopRow]) -> Value {
+    rows.iter().map(|row| json!({"frame": row.frame, "self": row.self_, "total": row.total})).collect()
 }
 
 #[cfg(test)]
@@ -66,11 +122,15 @@ mod tests {
         let facts = ProfileSummary { total: 200, ..ProfileSummary::default() };
         let rows = [TopRow { frame: "main\x1b[2J".to_owned(), self_: 1, total: 200 }];
         assert_eq!(
-            as_table(&facts, &rows, Some(80)),
+            as_table(&facts, &rows, "FRAME", Some(80)),
             "SELF%  SELF  TOTAL%  TOTAL  FRAME\n 0.5%     1  100.0%    200  main\u{fffd}[2J\n"
         );
-        let json: serde_json::Value = serde_json::from_str(&as_json(&facts, &rows)).expect("JSON");
+        let json: serde_json::Value = serde_json::from_str(&as_json(&facts, &rows, 200)).expect("JSON");
         assert_eq!(json["rows"][0]["self"], 1);
         assert_eq!(json["summary"]["total"], 200);
+        assert_eq!(
+            as_table(&facts, &rows, "UNIT", Some(80)),
+            " SHARE  VALUE  UNIT\n100.0%    200  main\u{fffd}[2J\n"
+        );
     }
 }

@@ -60,4 +60,40 @@ impl TimeRange {
     pub fn intersection(&self, other: &Self) -> Option<Self> {
         self.overlaps(other).then(|| Self { from: self.from.max(other.from), to: self.to.min(other.to) })
     }
+
+    /// The parts of this range that none of `covered` holds, in the order of time.
+    #[must_use]
+    pub fn gaps(&self, mut covered: Vec<Self>) -> Vec<Self> {
+        covered.sort_by_key(|range| range.from);
+        let end = Self { from: self.to, to: self.to };
+        let mut gaps = Vec::new();
+        let mut at = self.from;
+        for range in covered.into_iter().chain([end]) {
+            let gap = Self { from: at, to: range.from.min(self.to) };
+            if gap.from < gap.to {
+                gaps.push(gap);
+            }
+            at = at.max(range.to);
+        }
+        gaps
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_are_what_is_left_over() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let range = |from, to| TimeRange { from: at(from), to: at(to) };
+        let gaps = |covered: &[(u64, u64)]| {
+            range(10, 100).gaps(covered.iter().map(|&(from, to)| range(from, to)).collect())
+        };
+        assert_eq!(gaps(&[]), [range(10, 100)]);
+        assert_eq!(gaps(&[(0, 100)]), []);
+        assert_eq!(gaps(&[(50, 60), (5, 20), (20, 30), (25, 28)]), [range(30, 50), range(60, 100)]);
+        assert_eq!(gaps(&[(200, 300)]), [range(10, 100)]);
+        assert_eq!(gaps(&[(90, 200)]), [range(10, 90)]);
+    }
 }

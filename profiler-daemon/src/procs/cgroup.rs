@@ -1,10 +1,13 @@
 //! Cgroups: the path a process is in, and the id the kernel side knows a path by.
 
+use std::os::fd::OwnedFd;
+
 use rustix::fs::{self, Mode, OFlags, ResolveFlags};
 
 use crate::model::{CgroupId, Pid};
 
 use super::ProcsError;
+use super::container::Owner;
 use super::procdir::{ProcDir, SMALL};
 
 /// Path of a process's cgroup below the mount of its hierarchy, for example
@@ -13,12 +16,14 @@ use super::procdir::{ProcDir, SMALL};
 /// # Errors
 /// No such process; `/proc` not readable.
 pub fn cgroup_path(pid: Pid) -> Result<String, ProcsError> {
-    path_of(&ProcDir::open(pid)?)
+    membership_of(&ProcDir::open(pid)?).map(|(path, _)| path)
 }
 
-/// See [`cgroup_path`].
-pub(super) fn path_of(dir: &ProcDir) -> Result<String, ProcsError> {
-    Ok(path_in(&String::from_utf8_lossy(&dir.read("cgroup", SMALL)?)).to_owned())
+/// See [`cgroup_path`]; with the container, pod and unit that the path says.
+pub(super) fn membership_of(dir: &ProcDir) -> Result<(String, Owner), ProcsError> {
+    let bytes = dir.read("cgroup", SMALL)?;
+    let text = String::from_utf8_lossy(&bytes);
+    Ok((path_in(&text).to_owned(), Owner::of_file(&text)))
 }
 
 /// Picks from `hierarchy:controllers:path` lines (cgroups(7)); hierarchy 0 is v2.
@@ -78,20 +83,29 @@ fn resolve_in(mounts: &[Mount], path: &str) -> Result<(CgroupId, String), ProcsE
     };
     let relative = relative.trim_matches('/');
     let looked_at = format!("{}/{relative}", v2.point.trim_end_matches('/'));
-    let open = || {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = fs::open(v2.point.as_str(), flags, Mode::empty())?;
-        let name = if relative.is_empty() { "." } else { relative };
-        let stay = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-        fs::fstat(fs::openat2(&root, name, flags, Mode::empty(), stay)?)
-    };
-    match open() {
+    match open_below(v2, relative).and_then(fs::fstat) {
         Ok(stat) => Ok((CgroupId(stat.st_ino), format!("/{relative}"))),
         Err(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => {
             Err(ProcsError::Read { path: looked_at, source: std::io::ErrorKind::PermissionDenied.into() })
         }
         Err(_) => Err(ProcsError::NoSuchCgroup { path: path.to_owned(), looked_at }),
     }
+}
+
+/// Opens the directory of a cgroup, which no link leads out of its hierarchy.
+fn open_below(mount: &Mount, relative: &str) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = fs::open(mount.point.as_str(), flags, Mode::empty())?;
+    let name = if relative.is_empty() { "." } else { relative };
+    let stay = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    fs::openat2(&root, name, flags, Mode::empty(), stay)
+}
+
+/// The directory of the cgroup with this path in the v2 hierarchy.
+pub(super) fn directory(path: &str) -> Option<OwnedFd> {
+    let text = std::fs::read("/proc/self/mountinfo").ok()?;
+    let mounts = mounts(&String::from_utf8_lossy(&text));
+    open_below(mounts.iter().find(|mount| mount.v2)?, path.trim_matches('/')).ok()
 }
 
 #[cfg(test)]

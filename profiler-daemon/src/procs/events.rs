@@ -57,6 +57,9 @@ impl ProcessTable {
         let mut process = Process::new(child, now);
         process.exe = Arc::clone(&parent.exe);
         process.cgroup = Arc::clone(&parent.cgroup);
+        process.comm = Arc::clone(&parent.comm);
+        process.owner = parent.owner.clone();
+        process.place = Arc::clone(&parent.place);
         process.image = Image { mappings: parent.image.mappings.clone() };
         process.read_at = time;
         process.maps_known = true;

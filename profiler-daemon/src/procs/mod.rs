@@ -4,21 +4,27 @@
 //! followed out of a process's own root, and nothing is opened that is not a regular file.
 
 mod cgroup;
+mod container;
 mod elf;
 mod events;
 mod files;
+mod host;
 mod identity;
 mod maps;
+mod names;
 mod procdir;
 mod process;
 mod table;
 mod vdso;
 
 pub use cgroup::{cgroup_path, resolve_cgroup};
+pub use container::Owner;
 pub(crate) use elf::read_at;
 pub use elf::{CompressedSection, ElfInfo, NamedSection, Segment};
 pub use files::ObjectFile;
+pub use host::host_facts;
 pub use identity::{all, children, identify, threads};
+pub use names::Place;
 pub use process::{Mapping, MappingKind, Process};
 pub use table::{Options, ProcessTable};
 pub use vdso::vdso;

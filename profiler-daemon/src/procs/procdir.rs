@@ -98,15 +98,7 @@ impl ProcDir {
             fs::openat(&self.fd, "root", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
                 .ok()?;
         let last = if follow_last { OFlags::empty() } else { OFlags::NOFOLLOW };
-        let handle = fs::openat2(
-            &root,
-            path,
-            OFlags::PATH | OFlags::CLOEXEC | last,
-            Mode::empty(),
-            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-        )
-        .ok()?;
-        reopen_regular(&handle)
+        open_regular_below(&root, path, last)
     }
 
     fn path(&self, name: &str) -> String {
@@ -122,6 +114,13 @@ impl ProcDir {
             ProcsError::Read { path: self.path(name), source }
         }
     }
+}
+
+/// Opens a regular file by its path below a root directory, which no link leads out of.
+pub(super) fn open_regular_below(root: impl AsFd, path: &[u8], flags: OFlags) -> Option<OwnedFd> {
+    let stay = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let handle = fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC | flags, Mode::empty(), stay).ok()?;
+    reopen_regular(&handle)
 }
 
 /// Opens an O_PATH handle for reading if it is a regular file.

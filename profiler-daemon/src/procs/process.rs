@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use crate::model::{MonoNs, ProcessId};
 
+use super::container::Owner;
 use super::files::ObjectFile;
+use super::names::Place;
 use super::procdir::ProcDir;
 
 /// One process as the table keeps it.
@@ -16,6 +18,9 @@ pub struct Process {
     pub(super) id: ProcessId,
     pub(super) exe: Arc<str>,
     pub(super) cgroup: Arc<str>,
+    pub(super) comm: Arc<str>,
+    pub(super) owner: Owner,
+    pub(super) place: Arc<Place>,
     /// What it runs now.
     pub(super) image: Image,
     /// What it ran before it called exec, newest last, each with the time at which it ended:
@@ -97,6 +102,18 @@ impl Process {
     #[must_use]
     pub fn cgroup(&self) -> &Arc<str> {
         &self.cgroup
+    }
+
+    /// The name of the process, that is of its main thread; empty where it could not be read.
+    #[must_use]
+    pub fn comm(&self) -> &Arc<str> {
+        &self.comm
+    }
+
+    /// The container, pod and unit it is in.
+    #[must_use]
+    pub fn place(&self) -> &Arc<Place> {
+        &self.place
     }
 
     /// Whether its mappings were ever read. False if it had exited before it was first seen, or if

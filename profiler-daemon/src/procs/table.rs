@@ -10,8 +10,10 @@ use rustix::fs;
 
 use crate::model::{FileKey, MonoNs, Pid, ProcessId};
 
+use super::container::Owner;
 use super::files::{FileTable, ObjectFile};
 use super::maps::{self, MapsLine};
+use super::names::Names;
 use super::procdir::{ProcDir, SMALL, status_value};
 use super::process::{Image, Mapping, MappingKind, Process};
 use super::{ProcsError, cgroup};
@@ -57,6 +59,7 @@ pub struct ProcessTable {
     /// Processes whose code has changed since anybody asked.
     changed: FxHashSet<ProcessId>,
     files: FileTable,
+    names: Names,
     mappings: usize,
     swept: Instant,
     /// Mappings whose file stayed closed because the table of files was full.
@@ -73,6 +76,7 @@ impl ProcessTable {
             pids: FxHashMap::default(),
             changed: FxHashSet::default(),
             files: FileTable::new(options.max_files),
+            names: Names::new(),
             mappings: 0,
             swept: Instant::now(),
             refused: 0,
@@ -99,11 +103,16 @@ impl ProcessTable {
         process
     }
 
-    /// Reads the maps again if the process runs another executable than when they were read.
+    /// Reads the maps again if the process runs another executable than when they were read, and
+    /// looks whether its name, or that of its container, has become another one.
     pub fn recheck(&mut self, id: ProcessId) {
         let now = Instant::now();
         let Some(process) = self.processes.get_mut(&id) else { return };
         process.image_checked = now;
+        process.place = self.names.place(&process.owner, now);
+        if let Some(dir) = &process.dir {
+            renew(&mut process.comm, comm_of(dir));
+        }
         let image = process.dir.as_ref().and_then(|dir| dir.stat("exe"));
         if image.is_some() && image != process.image_file {
             self.read(id, now);
@@ -236,14 +245,12 @@ impl ProcessTable {
             (Ok(mappings), Some(dir)) => {
                 process.image_file = dir.stat("exe");
                 let exe = dir.read_link("exe").map_or_else(|_| "".into(), |path| text(&path));
-                let cgroup = cgroup::path_of(dir).map_or_else(|_| "".into(), Arc::<str>::from);
-                // Equal text keeps its allocation, so that labels made from it stay the same.
-                if process.exe != exe {
-                    process.exe = exe;
-                }
-                if process.cgroup != cgroup {
-                    process.cgroup = cgroup;
-                }
+                let (cgroup, owner) = cgroup::membership_of(dir).unwrap_or_default();
+                renew(&mut process.exe, exe);
+                renew(&mut process.cgroup, cgroup.into());
+                renew(&mut process.comm, comm_of(dir));
+                process.place = self.names.place(&owner, now);
+                process.owner = owner;
                 let generates = mappings.iter().any(Mapping::may_be_generated);
                 process.image.mappings = mappings;
                 process.maps_known = true;
@@ -343,6 +350,9 @@ impl Process {
             id,
             exe: "".into(),
             cgroup: "".into(),
+            comm: "".into(),
+            owner: Owner::default(),
+            place: Arc::default(),
             image: Image::default(),
             past: Vec::new(),
             maps_known: false,
@@ -419,6 +429,18 @@ fn is_kernel_thread(dir: &ProcDir) -> bool {
         .nth(6)
         .and_then(|text| text.parse::<u64>().ok());
     flags.is_some_and(|flags| flags & 0x20_0000 != 0)
+}
+
+/// Equal text keeps its allocation, so that labels made from it stay the same.
+fn renew(text: &mut Arc<str>, new: Arc<str>) {
+    if *text != new {
+        *text = new;
+    }
+}
+
+/// The name of the process, without the newline that ends it.
+fn comm_of(dir: &ProcDir) -> Arc<str> {
+    dir.read("comm", SMALL).map_or_else(|_| "".into(), |comm| text(comm.strip_suffix(b"\n").unwrap_or(&comm)))
 }
 
 pub(super) fn text(bytes: &[u8]) -> Arc<str> {

@@ -20,7 +20,9 @@
 //!                "frames_unnamed_despite_symbols": 0 },   // though their file has symbols
 //!   "losses": [ { "stage": "kernel", "reason": "on-CPU ring full", "count": 1 } ],
 //!   "stacks": [                    // heaviest first
-//!     { "comm": "demo", "pid": 7, "exe": "/usr/bin/demo", "cgroup": "/system.slice",
+//!     { "comm": "demo", "thread": "worker-1",   // names of the process and of the thread
+//!       "pid": 7, "exe": "/usr/bin/demo", "cgroup": "/system.slice/demo.service",
+//!       "container": "", "pod": "", "namespace": "", "unit": "demo.service",   // empty where none
 //!       "activity": "on-cpu",      // or "blocked", "blocked: uninterruptible", "blocked: stopped",
 //!                                  // "run-queue", "preempted"
 //!       "frames": [                // root first
@@ -98,9 +100,14 @@ struct Stacks<'a> {
 #[derive(Serialize)]
 struct Stack<'a> {
     comm: Cow<'a, str>,
+    thread: Cow<'a, str>,
     pid: u32,
     exe: Cow<'a, str>,
     cgroup: Cow<'a, str>,
+    container: Cow<'a, str>,
+    pod: Cow<'a, str>,
+    namespace: Cow<'a, str>,
+    unit: Cow<'a, str>,
     activity: &'static str,
     frames: Vec<&'a Frame<'a>>,
     value: u64,
@@ -170,10 +177,15 @@ impl Serialize for Stacks<'_> {
         let mut entries: Vec<Entry<'_>> = self.profile.entries().filter(|entry| entry.shown > 0).collect();
         entries.sort_by_key(|entry| Reverse(entry.shown));
         serializer.collect_seq(entries.iter().map(|entry| Stack {
-            comm: name::clean(&entry.labels.comm),
+            comm: name::clean(entry.labels.process_name()),
+            thread: name::clean(&entry.labels.comm),
             pid: entry.labels.pid.0,
             exe: name::clean(&entry.labels.exe),
             cgroup: name::clean(&entry.labels.cgroup),
+            container: name::clean(&entry.labels.container),
+            pod: name::clean(&entry.labels.pod),
+            namespace: name::clean(&entry.labels.namespace),
+            unit: name::clean(&entry.labels.unit),
             activity: name::activity(entry.activity),
             frames: entry.stack.iter().rev().map(|&frame| &self.frames[frame as usize]).collect(),
             value: entry.shown,

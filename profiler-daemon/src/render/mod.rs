@@ -3,11 +3,14 @@
 //! A format is one file here with one `write` function, one variant of [`Format`] and one line in
 //! [`render`]. All of them agree in their total.
 
+mod diff;
 mod flamegraph;
 mod folded;
 mod json;
 mod name;
 mod pprof;
+mod read;
+mod report;
 mod speedscope;
 mod stack_shares;
 mod stacks;
@@ -20,9 +23,11 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+pub use diff::{Change, Diff, DiffError, DiffFormat, Gate, Normalize, OperandError, Share, Side, Verdict};
+pub use report::{Aspect, HotStack, Observed, ReportLine, report};
 pub use stack_shares::StackShares;
 pub use summary::{frequency_hz, summary_line};
-pub use top::{TopRow, top};
+pub use top::{GroupBy, Top, TopOptions, TopRow, top, top_by};
 
 use crate::model::{Profile, TimeRange};
 

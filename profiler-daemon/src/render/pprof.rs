@@ -106,8 +106,13 @@ impl<'a> Builder<'a> {
         }
         let labels = entry.labels;
         let texts = [
-            ("comm", &*labels.comm),
+            ("comm", &**labels.process_name()),
+            ("thread", &*labels.comm),
             ("exe", &*labels.exe),
+            ("container", &*labels.container),
+            ("pod", &*labels.pod),
+            ("namespace", &*labels.namespace),
+            ("unit", &*labels.unit),
             ("cgroup", &*labels.cgroup),
             ("activity", name::activity(entry.activity)),
         ];

@@ -10,15 +10,36 @@ use crate::model::Profile;
 ///
 /// Rows are sorted frame by frame and not as lines: as lines, `f 1`, `f(int) 1`, `f;g 1` would
 /// come in this order, and a flame graph drawn from them would show `f` twice.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Stacks {
     /// Sorted, so that rows can be compared by their indices.
     texts: Vec<String>,
     rows: Vec<Row>,
 }
 
-struct Row {
-    frames: Box<[u32]>,
-    value: u64,
+/// A stack, root first, and what it is worth.
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    /// Indices into the texts.
+    pub(super) frames: Box<[u32]>,
+    pub(super) cost: Cost,
+}
+
+/// A sum of records, and how sure it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Cost {
+    /// The sum, in [`crate::model::ProfileKind::unit`].
+    pub(super) value: u64,
+    /// Sum of the squares of the records behind it: the variance of the sum, where records come
+    /// independently of each other (compound Poisson). Equal to `value` for samples.
+    pub(super) squares: f64,
+}
+
+impl std::ops::AddAssign for Cost {
+    fn add_assign(&mut self, other: Self) {
+        self.value += other.value;
+        self.squares += other.squares;
+    }
 }
 
 impl Stacks {
@@ -27,7 +48,7 @@ impl Stacks {
         let mut texts: IndexSet<String, FxBuildHasher> = IndexSet::default();
         let mut intern = |text| texts.insert_full(text).0 as u32;
         let frames: Vec<u32> = profile.frames().map(|frame| intern(name::frame(frame))).collect();
-        let mut rows: Vec<Row> = profile
+        let rows: Vec<Row> = profile
             .entries()
             .filter(|entry| entry.shown > 0)
             .map(|entry| {
@@ -35,10 +56,16 @@ impl Stacks {
                 let stack = entry.stack.iter().rev().map(|&frame| frames[frame as usize]);
                 let marker = entry.activity.marker().map(|marker| intern(marker.to_owned()));
                 let frames = std::iter::once(comm).chain(stack).chain(marker).collect();
-                Row { frames, value: entry.shown }
+                // The records of a row are taken to be equally long.
+                let squares = (entry.shown as f64).powi(2) / entry.value.count.max(1) as f64;
+                Row { frames, cost: Cost { value: entry.shown, squares } }
             })
             .collect();
+        Self::sorted(texts, rows)
+    }
 
+    /// Sorts texts and rows; equal rows become one.
+    pub(super) fn sorted(texts: IndexSet<String, FxBuildHasher>, mut rows: Vec<Row>) -> Self {
         let mut order: Vec<(String, u32)> = texts.into_iter().zip(0..).collect();
         order.sort_unstable();
         let mut rank = vec![0; order.len()];
@@ -52,11 +79,23 @@ impl Stacks {
         rows.dedup_by(|next, kept| {
             let equal = next.frames == kept.frames;
             if equal {
-                kept.value += next.value;
+                kept.cost += next.cost;
             }
             equal
         });
         Self { texts: order.into_iter().map(|(text, _)| text).collect(), rows }
+    }
+
+    /// Texts and rows; the rows are sorted.
+    pub(super) fn into_parts(self) -> (Vec<String>, Vec<Row>) {
+        (self.texts, self.rows)
+    }
+
+    /// Sum of all rows.
+    pub(super) fn total(&self) -> Cost {
+        let mut total = Cost::default();
+        self.rows.iter().for_each(|row| total += row.cost);
+        total
     }
 
     /// All texts: of frames, of threads' names and of activities.
@@ -84,6 +123,6 @@ impl std::fmt::Display for Line<'_> {
             }
             f.write_str(&self.stacks.texts[frame as usize])?;
         }
-        write!(f, " {}", self.row.value)
+        write!(f, " {}", self.row.cost.value)
     }
 }

@@ -47,6 +47,8 @@ fn labels(comm: &str, pid: u32) -> Arc<Labels> {
         comm: comm.into(),
         exe: "/usr/bin/demo".into(),
         cgroup: "/system.slice/demo.service".into(),
+        unit: "demo.service".into(),
+        ..Labels::default()
     })
 }
 
@@ -151,7 +153,7 @@ fn all(boxes: &[(String, String, u64)]) -> u64 {
 }
 
 /// Compares with a file in `golden/`; with `BLESS=1` in the environment writes it instead.
-fn check(file: &str, actual: &str) {
+pub(super) fn check(file: &str, actual: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/render/golden").join(file);
     if std::env::var_os("BLESS").is_some() {
         return std::fs::write(path, actual).unwrap();
@@ -168,13 +170,16 @@ fn text_formats_are_as_in_the_golden_files() {
         // The exporter's version is not the format's business.
         let speedscope = rendered(&profile, Format::Speedscope);
         check(&format!("{name}.speedscope.json"), &speedscope.replace(env!("CARGO_PKG_VERSION"), "VERSION"));
-        // Neither are inferno's style sheet and script.
-        let svg = rendered(&profile, Format::Svg);
-        let (head, rest) = svg.split_once("<style").unwrap();
-        let (script, body) = rest.split_once("</script>").unwrap();
-        assert!(script.contains("function search(") && script.contains("function zoom("));
-        check(&format!("{name}.svg"), &format!("{head}{body}").replace("<g>", "\n<g>"));
+        check(&format!("{name}.svg"), &without_script(&rendered(&profile, Format::Svg)));
     }
+}
+
+/// inferno's style sheet and script are not our business, as long as they are there.
+pub(super) fn without_script(svg: &str) -> String {
+    let (head, rest) = svg.split_once("<style").unwrap();
+    let (script, body) = rest.split_once("</script>").unwrap();
+    assert!(script.contains("function search(") && script.contains("function zoom("));
+    format!("{head}{body}").replace("<g>", "\n<g>")
 }
 
 #[test]
@@ -246,6 +251,35 @@ fn a_flame_graph_draws_siblings_once() {
     assert_eq!(values("read"), [18]);
     assert_eq!(values("read(int)"), [4]);
     assert_eq!(values("demo"), [82]);
+}
+
+#[test]
+fn top_groups_and_filters() {
+    let regex = |text: &str| Some(regex::Regex::new(text).unwrap());
+    let table = |profile: &Profile, by, focus, ignore, cumulative| {
+        let top = top_by(profile, &TopOptions { by, focus, ignore, cumulative, limit: 3 });
+        let rows =
+            top.rows.into_iter().map(|row| format!("{} {} {}", row.frame, row.self_value, row.total_value));
+        (rows.collect::<Vec<_>>(), top.shown)
+    };
+    let on = on_cpu_profile();
+    let (rows, shown) = table(&on, GroupBy::Process, None, None, false);
+    assert_eq!(
+        (rows, shown),
+        (vec!["demo[7] 67 67".into(), "demo[8] 10 10".into(), "demo[9] 5 5".into()], 85)
+    );
+    let (rows, shown) = table(&on, GroupBy::Frame, regex("^read$"), regex("syscall"), true);
+    assert_eq!((rows, shown), (vec!["read 3 3".into(), "main 0 3".into()], 3));
+    let (rows, _) = table(&on, GroupBy::Frame, None, None, true);
+    assert_eq!(rows[0], "main 0 82");
+    let (rows, _) = table(&off_cpu_profile(), GroupBy::Reason, None, None, false);
+    assert_eq!(rows[..2], ["blocked 9000000 9000000", "blocked: uninterruptible 400000 400000"]);
+    let (rows, _) = table(&on, GroupBy::Container, None, None, false);
+    assert_eq!(rows, ["[no container] 85 85"]);
+    let (rows, _) = table(&on, GroupBy::Unit, None, None, false);
+    assert_eq!(rows, ["demo.service 85 85"]);
+    let (rows, _) = table(&on, GroupBy::Thread, regex("fib"), None, false);
+    assert_eq!(rows, ["demo in demo[7] 20 20"]);
 }
 
 #[test]

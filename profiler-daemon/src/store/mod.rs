@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 pub use self::captures::CaptureResult;
 use self::captures::Results;
-pub use self::summary::{ProcessRow, Summary, processes};
+pub use self::summary::{ContainerRow, ProcessRow, Summary, containers, processes};
 use self::windows::Windows;
 use crate::model::{KindLoss, Profile, ProfileKind, Selector, TimeRange, Window};
 
@@ -65,6 +65,8 @@ pub struct Queried {
     /// From the start of the first to the end of the last window that was merged; `None` where
     /// there was none.
     pub range: Option<TimeRange>,
+    /// Parts of the range that was asked for that no window of this kind covers.
+    pub gaps: Vec<TimeRange>,
 }
 
 /// How full the store is.
@@ -107,8 +109,9 @@ impl Store {
             profile.merge_selected(part, selector);
         }
         let ranges: Vec<TimeRange> = parts.iter().map(|(range, _)| *range).collect();
+        let gaps = range.gaps(ranges.clone());
         let (covered, range) = windows::cover(ranges);
-        Queried { profile, covered, range }
+        Queried { profile, covered, range, gaps }
     }
 
     /// The processes of such a query, heaviest first.

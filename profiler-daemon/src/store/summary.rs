@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{Loss, Pid, Profile, ProfileKind, StackQuality, TimeRange};
+use crate::model::{Labels, Loss, Profile, ProfileKind, StackQuality, TimeRange};
 
 /// What a profile is worth: how much it holds, of which time, and what is missing.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,12 +51,21 @@ impl Summary {
 /// A process in a profile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessRow {
-    /// The process.
-    pub pid: Pid,
-    /// Name of its heaviest thread.
-    pub comm: Arc<str>,
-    /// Path of its executable; empty where unknown.
-    pub exe: Arc<str>,
+    /// Who it is: the labels of its heaviest thread.
+    pub labels: Arc<Labels>,
+    /// Its share in [`ProfileKind::unit`].
+    pub value: u64,
+}
+
+/// A container in a profile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerRow {
+    /// Its name, or the first digits of its id.
+    pub container: Arc<str>,
+    /// Its pod; empty outside of Kubernetes.
+    pub pod: Arc<str>,
+    /// The pod's namespace.
+    pub namespace: Arc<str>,
     /// Its share in [`ProfileKind::unit`].
     pub value: u64,
 }
@@ -65,17 +74,40 @@ pub struct ProcessRow {
 /// two processes.
 #[must_use]
 pub fn processes(profile: &Profile) -> Vec<ProcessRow> {
-    let mut processes: HashMap<_, HashMap<&Arc<str>, u64>> = HashMap::new();
+    let mut processes: HashMap<_, HashMap<&Arc<Labels>, u64>> = HashMap::new();
     for entry in profile.entries() {
         let threads = processes.entry((entry.labels.pid, &entry.labels.exe)).or_default();
-        *threads.entry(&entry.labels.comm).or_default() += entry.shown;
+        *threads.entry(entry.labels).or_default() += entry.shown;
     }
-    let rows = processes.into_iter().map(|((pid, exe), threads)| {
-        let heaviest = threads.iter().max_by_key(|&(comm, value)| (value, Reverse(comm)));
-        let comm = heaviest.map_or_else(|| "".into(), |(comm, _)| Arc::clone(comm));
-        ProcessRow { pid, comm, exe: Arc::clone(exe), value: threads.values().sum() }
+    let rows = processes.into_values().filter_map(|threads| {
+        let heaviest = threads.iter().max_by_key(|&(labels, value)| (value, Reverse(&labels.comm)));
+        let labels = Arc::clone(heaviest?.0);
+        Some(ProcessRow { labels, value: threads.values().sum() })
     });
     let mut rows: Vec<ProcessRow> = rows.collect();
-    rows.sort_by(|a, b| (Reverse(a.value), a.pid, &a.exe).cmp(&(Reverse(b.value), b.pid, &b.exe)));
+    let order = |row: &ProcessRow| (Reverse(row.value), row.labels.pid, Arc::clone(&row.labels.exe));
+    rows.sort_by_cached_key(order);
+    rows
+}
+
+/// The containers of a profile, heaviest first; what runs outside of containers is left out.
+#[must_use]
+pub fn containers(profile: &Profile) -> Vec<ContainerRow> {
+    let mut containers: HashMap<_, u64> = HashMap::new();
+    for entry in profile.entries().filter(|entry| !entry.labels.container.is_empty()) {
+        let Labels { container, pod, namespace, .. } = &**entry.labels;
+        *containers.entry((container, pod, namespace)).or_default() += entry.shown;
+    }
+    let rows = containers.into_iter().map(|((container, pod, namespace), value)| ContainerRow {
+        container: Arc::clone(container),
+        pod: Arc::clone(pod),
+        namespace: Arc::clone(namespace),
+        value,
+    });
+    let mut rows: Vec<ContainerRow> = rows.collect();
+    let order = |row: &ContainerRow| {
+        (Reverse(row.value), Arc::clone(&row.namespace), Arc::clone(&row.pod), Arc::clone(&row.container))
+    };
+    rows.sort_by_cached_key(order);
     rows
 }

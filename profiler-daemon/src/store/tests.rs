@@ -80,6 +80,15 @@ fn time_that_two_windows_share_is_covered_once() {
 }
 
 #[test]
+fn time_without_windows_is_a_gap() {
+    let store = store(3600, u64::MAX);
+    store.insert(window(0, 10, &[]));
+    store.insert(window(30, 40, &[]));
+    assert_eq!(query(&store, 5, 50).gaps, [range(10, 30), range(40, 50)]);
+    assert_eq!(query(&store, 0, 10).gaps, []);
+}
+
+#[test]
 fn selectors_choose_rows() {
     let store = store(3600, u64::MAX);
     store.insert(window(0, 10, &[(1, "a", 1), (2, "b", 5)]));
@@ -118,7 +127,8 @@ fn windows_evicted_early_are_counted_and_the_newest_stays() {
 #[test]
 fn processes_are_named_after_their_heaviest_thread() {
     let rows = processes(&profile(ProfileKind::OnCpu, &[(1, "idle", 1), (1, "work", 4), (2, "b", 9)]));
-    let rows: Vec<_> = rows.iter().map(|row| (row.pid.0, &*row.comm, row.value)).collect();
+    let rows: Vec<_> =
+        rows.iter().map(|row| (row.labels.pid.0, &**row.labels.process_name(), row.value)).collect();
     assert_eq!(rows, [(2, "b", 9), (1, "work", 5)]);
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use crate::model::{Comm, Labels, ProcessId};
-use crate::procs::Process;
+use crate::procs::{Place, Process};
 
 /// Most process and thread-name pairs that are remembered.
 const LIMIT: usize = 16_384;
@@ -13,7 +13,7 @@ const LIMIT: usize = 16_384;
 /// The labels handed out so far, up to a bound.
 #[derive(Debug, Default)]
 pub(super) struct LabelCache {
-    labels: FxHashMap<(ProcessId, Comm), Arc<Labels>>,
+    labels: FxHashMap<(ProcessId, Comm), (Arc<Labels>, Arc<Place>)>,
 }
 
 impl LabelCache {
@@ -22,10 +22,13 @@ impl LabelCache {
         self.labels.contains_key(&(process, comm))
     }
 
-    /// The labels of a process's thread. An exec shows as another executable.
+    /// The labels of a process's thread. An exec shows as another executable; the name of a
+    /// container may come later than its first sample.
     pub(super) fn labels(&mut self, process: &Process, comm: Comm) -> Arc<Labels> {
         let key = (process.id(), comm);
-        if let Some(known) = self.labels.get(&key)
+        if let Some((known, place)) = self.labels.get(&key)
+            && Arc::ptr_eq(place, process.place())
+            && Arc::ptr_eq(&known.process, process.comm())
             && Arc::ptr_eq(&known.exe, process.exe())
             && Arc::ptr_eq(&known.cgroup, process.cgroup())
         {
@@ -34,13 +37,19 @@ impl LabelCache {
         if self.labels.len() >= LIMIT {
             self.labels.clear();
         }
+        let place = process.place();
         let labels = Arc::new(Labels {
             pid: process.id().pid,
             comm: comm.to_text().into(),
+            process: Arc::clone(process.comm()),
             exe: Arc::clone(process.exe()),
             cgroup: Arc::clone(process.cgroup()),
+            container: Arc::clone(&place.container),
+            pod: Arc::clone(&place.pod),
+            namespace: Arc::clone(&place.namespace),
+            unit: Arc::clone(&place.unit),
         });
-        self.labels.insert(key, Arc::clone(&labels));
+        self.labels.insert(key, (Arc::clone(&labels), Arc::clone(place)));
         labels
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
@@ -14,14 +14,15 @@ use tonic::transport::{Channel, Endpoint};
 use crate::api::{Endpoints, Listener, ServeError, Services, bind, serve};
 use crate::capture::{BoxFuture, Captures, Limits, Recorder, RecorderError, ResolveError, TargetSpec};
 use crate::model::{
-    Activity, Finding, Frame, FrameKind, KindLoss, KindQuality, Labels, Pid, Profile, ProfileKind, Severity,
-    StackQuality, Stage, Status, Target, TimeRange, Value, Window,
+    Activity, Finding, Frame, FrameKind, HostFacts, KindLoss, KindQuality, Labels, Pid, Pressure, Profile,
+    ProfileKind, Severity, StackQuality, Stage, Status, Target, TimeRange, Value, Window,
 };
 use crate::store::{Store, StoreOptions};
 
 /// A served API.
 pub(super) struct Server {
     pub(super) store: Arc<Store>,
+    pub(super) windows: broadcast::Sender<Window>,
     pub(super) ready: watch::Sender<bool>,
     pub(super) socket: PathBuf,
     pub(super) http: String,
@@ -45,9 +46,12 @@ impl Server {
         let limits = Limits { max_running: 1, ..Limits::default() };
         let recorder = Arc::new(Fake::default());
         let (ready, is_ready) = watch::channel(false);
+        let windows = broadcast::Sender::new(4);
         let services = Services {
             store: Arc::clone(&store),
             captures: Arc::new(Captures::new(recorder, Arc::clone(&store), limits)),
+            windows: windows.clone(),
+            host: Arc::new(host),
             status: Arc::new(status),
             findings: Arc::new(vec![Finding {
                 check: "btf",
@@ -61,7 +65,7 @@ impl Server {
         };
         let cancel = CancellationToken::new();
         let served = tokio::spawn(serve(bound, services, cancel.clone()));
-        Self { store, ready, socket, http, cancel, served, _directory: directory }
+        Self { store, windows, ready, socket, http, cancel, served, _directory: directory }
     }
 
     pub(super) async fn channel(&self) -> Channel {
@@ -74,7 +78,12 @@ impl Server {
 pub(super) fn window(rows: &[(&str, u64)]) -> Window {
     let mut profile = Profile::new(ProfileKind::OnCpu);
     for (index, &(comm, count)) in rows.iter().enumerate() {
-        let labels = Labels { pid: Pid(index as u32 + 1), comm: comm.into(), ..Labels::default() };
+        let labels = Labels {
+            pid: Pid(index as u32 + 1),
+            comm: comm.into(),
+            cgroup: format!("/system.slice/{comm}.service").into(),
+            ..Labels::default()
+        };
         let frame = Frame {
             name: "main".into(),
             kind: FrameKind::User,
@@ -99,6 +108,16 @@ pub(super) fn window(rows: &[(&str, u64)]) -> Window {
     profile.loss.add(Stage::Kernel, "ring full", 1);
     let range = TimeRange::ending(SystemTime::now(), Duration::from_secs(10));
     Window { range, profiles: vec![Arc::new(profile)] }
+}
+
+/// Pressure of I/O, of whatever is asked for; OOM kills in one cgroup only.
+fn host(cgroup: Option<&str>) -> HostFacts {
+    HostFacts {
+        cpus: 2,
+        pressure: vec![Pressure { resource: "io", some: [12.5, 0.0, 0.0], full: None }],
+        oom_kills: (cgroup == Some("/system.slice/nginx.service")).then_some(1),
+        ..HostFacts::default()
+    }
 }
 
 fn status() -> Status {

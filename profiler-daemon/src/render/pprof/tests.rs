@@ -86,7 +86,7 @@ fn totals_and_stacks_are_those_of_the_folded_lines() {
         }
         let mut actual: BTreeMap<String, i64> = BTreeMap::new();
         for sample in &message.sample {
-            let mut names = vec![label(&message, sample, "comm")];
+            let mut names = vec![label(&message, sample, "thread")];
             names.extend(stack(&message, sample).into_iter().filter(|name| *name != name::NO_STACK));
             *actual.entry(names.join(";")).or_default() += sample.value[value] / divisor;
         }
