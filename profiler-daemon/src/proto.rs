@@ -4,6 +4,7 @@
     unused_qualifications,
     clippy::allow_attributes,
     clippy::allow_attributes_without_reason,
+    clippy::large_enum_variant,
     reason = "the generators decide; what a message means stands in the .proto files"
 )]
 

@@ -263,7 +263,7 @@ impl ElfSymbols {
         let mut awaited = None;
         let serial = self.serial();
         let debug_file = debug_files::find(file, &self.options.debug_dirs, in_root, serial)
-            .or_else(|| self.from_server(file, elf, serial, &mut awaited))
+            .or_else(|| self.served(file, elf, serial, &mut awaited))
             .filter(|found| found.file.elf().is_some_and(is_readable))
             .filter(|_| !self.without_debug_file.contains(&file.serial()));
         let (source, source_elf, own_links) =
@@ -312,7 +312,7 @@ impl ElfSymbols {
 
     /// The debug file that a server sent; sets `awaited` where it may come later. A file that has
     /// debug information itself needs none.
-    fn from_server(
+    fn served(
         &self,
         file: &ObjectFile,
         elf: &ElfInfo,
