@@ -55,7 +55,7 @@ fn native_stacks_stay_whole_while_processes_come_and_go() -> Result<()> {
         Ok(deep_chain(&["spin_leaf"]).judge(&Stacks::parse(&outcome.stdout)?.stacks))
     };
     wait_for("the chain to be seen", Duration::from_secs(60), || {
-        Ok((ask(Duration::from_secs(10), Duration::from_millis(1))?.total() > 0).then_some(()))
+        Ok((ask(Duration::from_secs(12), Duration::from_secs(1))?.total() > 0).then_some(()))
     })?;
 
     let begin = Instant::now();

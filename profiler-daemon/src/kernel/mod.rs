@@ -9,6 +9,8 @@ mod mapped;
 mod off_cpu;
 mod on_cpu;
 pub mod preflight;
+#[cfg(test)]
+mod privilege;
 mod program_log;
 mod rings;
 mod side_band;

@@ -162,3 +162,6 @@ fn event(metadata: &RecordMetadata, change: ProcessChange) -> Parsed {
         None => Parsed::Other,
     }
 }
+
+#[cfg(test)]
+mod tests;

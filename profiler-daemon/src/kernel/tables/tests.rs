@@ -1,10 +1,9 @@
 //! The tables in real BPF maps; what needs no maps needs no root.
 
-use std::io::Write as _;
-
 use profiler_common::unwind::{cfa, row, row_rule};
 
 use super::super::load::{self, Options};
+use super::super::privilege;
 use super::*;
 use crate::model::Pid;
 
@@ -17,6 +16,178 @@ fn tables() -> Option<Tables> {
         let line = format!("skipped: needs root: {}\n", thread.name().unwrap_or("a test"));
         // Past the test runner, which would keep it to itself.
         _ = std::io::stderr().write_all(line.as_bytes());
+        return None;
+    }
+    let options = Options { table_bytes: 1, ..Options::for_rate(1, 1) };
+    let (mut ebpf, _, sizes) = load::load(&options).unwrap();
+    assert_eq!(sizes.chunks, 1);
+    Some(Tables::take(&mut ebpf, sizes).unwrap())
+}
+
+fn rule(offset: i32) -> Rule {
+    Rule { cfa: cfa::SP, cfa_offset: offset, ..Rule::NONE }
+}
+
+fn id(pid: u32, start_ticks: u64) -> ProcessId {
+    ProcessId { pid: Pid(pid), start_ticks }
+}
+
+fn mapping(start: u64) -> Mapping {
+    Mapping { start, end: start + 0x1000, ..Mapping::default() }
+}
+
+fn entry(tables: &Tables, pid: u32) -> Option<ProcessEntry> {
+    let bytes = tables.processes.get(&pid, 0).ok()?;
+    ProcessEntry::read_from_bytes(&bytes).ok()
+}
+
+/// The list a process's entry names, as the programs read it.
+fn listed(tables: &Tables, pid: u32) -> Vec<u64> {
+    let entry = entry(tables, pid).unwrap();
+    let mapping = |index: u32| {
+        let at = (entry.first_mapping + index) as usize * size_of::<Mapping>();
+        Mapping::read_from_bytes(tables.mappings.read(at, size_of::<Mapping>())).unwrap().start
+    };
+    (0..entry.mappings).map(mapping).collect()
+}
+
+fn number(array: &MappedArray, slot: usize) -> u64 {
+    u64::from_ne_bytes(array.read(slot * 8, 8).try_into().unwrap())
+}
+
+/// One page with this many rows.
+fn one_page(rows: u32) -> ([(u32, u32); 1], Vec<u32>) {
+    ([(0, rows)], (0..rows).map(|low| row(low as u16, 0)).collect())
+}
+
+#[test]
+fn groups_hold_neighbouring_pages_and_lose_none() {
+    const FULL: u32 = ROWS_PER_CHUNK as u32 / 8;
+    let sizes = [5, 0, FULL, 1, FULL - 1, 2, FULL + 7, 0, 3];
+    let mut first = 0;
+    let pages: Vec<(u32, u32)> = sizes
+        .iter()
+        .map(|&rows| {
+            first += rows;
+            (first - rows, rows)
+        })
+        .collect();
+    let grouped: Vec<Vec<(u32, u32)>> = groups(&pages).map(<[_]>::to_vec).collect();
+    assert_eq!(grouped.concat(), pages);
+    for group in &grouped {
+        let rows: u32 = group.iter().map(|page| page.1).sum();
+        assert!(rows <= FULL || group.len() == 1, "{group:?}");
+    }
+    let rows: Vec<Vec<u32>> = grouped.iter().map(|group| group.iter().map(|page| page.1).collect()).collect();
+    assert_eq!(rows, [vec![5, 0], vec![FULL], vec![1, FULL - 1], vec![2], vec![FULL + 7], vec![0, 3]]);
+    assert_eq!(groups(&[]).count(), 0);
+}
+
+#[test]
+fn a_table_is_found_where_it_is_said_to_be() {
+    let Some(mut tables) = tables() else { return };
+    // Another one first, so that neither pages nor rows nor rules begin at 0.
+    tables.install(&[(0, 1)], &[row(9, 0)], &[rule(99)]).unwrap();
+    let pages = [(0, 2), (2, 0), (2, 1)];
+    let installed = tables.install(&pages, &[row(1, 1), row(5, 0), row(7, 1)], &[rule(8), rule(16)]).unwrap();
+    assert_eq!(installed.pages, 3);
+    let rules_of = |page: u32| -> Vec<(u32, u64)> {
+        let page = number(&tables.pages, (installed.first_page + page) as usize);
+        let (first, count) = ((page >> 32) as usize, page as u32 as usize);
+        let rows = (first..first + count).map(|index| {
+            let row = u32::from_ne_bytes(tables.rows.read(index * 4, 4).try_into().unwrap());
+            (row >> 16, number(&tables.rules, row_rule(row).into()))
+        });
+        rows.collect()
+    };
+    assert_eq!(rules_of(0), [(1, rule(16).pack()), (5, rule(8).pack())]);
+    assert_eq!(rules_of(1), []);
+    assert_eq!(rules_of(2), [(7, rule(16).pack())]);
+    assert_eq!(number(&tables.rules, 0), Rule::NONE.pack(), "number 0 is no rule");
+    assert_eq!((tables.stats().tables, tables.stats().rows.0), (2, 4));
+}
+
+#[test]
+fn room_is_used_again_only_after_it_was_collected() {
+    let Some(mut tables) = tables() else { return };
+    // More than half of all rows in one table.
+    let pages: Vec<(u32, u32)> = (0..5).map(|page| (page * 30_000, 30_000)).collect();
+    let rows: Vec<u32> = (0..150_000_u32).map(|index| row((index % 30_000) as u16, 0)).collect();
+    let first = tables.install(&pages, &rows, &[rule(8)]).unwrap();
+    let error = tables.install(&pages, &rows, &[rule(8)]).unwrap_err();
+    assert_eq!(error, NoRoom(150_000, "rows"));
+    // The attempt that failed has left nothing behind.
+    let (small, small_rows) = one_page(20_000);
+    let other = tables.install(&small, &small_rows, &[rule(8)]).unwrap();
+    tables.remove(first);
+    assert_eq!(tables.install(&pages, &rows, &[rule(8)]), Err(NoRoom(150_000, "rows")));
+    tables.collect();
+    let again = tables.install(&pages, &rows, &[rule(8)]).unwrap();
+    assert!(again.rows.iter().all(|range| !other.rows.contains(range)), "{again:?} {other:?}");
+    assert_eq!(tables.stats().rows.0, 170_000);
+}
+
+#[test]
+fn a_process_has_the_list_that_was_published_last() {
+    let Some(mut tables) = tables() else { return };
+    tables.publish(id(7, 1), &[mapping(0x1000), mapping(0x3000)]).unwrap();
+    let before = entry(&tables, 7).unwrap();
+    assert_eq!((before.start_ticks, listed(&tables, 7)), (1, vec![0x1000, 0x3000]));
+    tables.publish(id(7, 1), &[mapping(0x5000)]).unwrap();
+    let after = entry(&tables, 7).unwrap();
+    assert_eq!(listed(&tables, 7), [0x5000]);
+    assert_ne!(after.list, before.list, "a number is never used for two lists");
+    assert_ne!(after.first_mapping, before.first_mapping, "what may be being read is not written over");
+    assert_eq!(tables.stats().processes, 1);
+    tables.forget(id(7, 1));
+    assert!(entry(&tables, 7).is_none());
+    // Another process with the same pid keeps its own.
+    tables.publish(id(7, 2), &[mapping(0x9000)]).unwrap();
+    tables.forget(id(7, 1));
+    assert_eq!(listed(&tables, 7), [0x9000]);
+}
+
+#[test]
+fn what_a_child_inherited_is_kept_until_the_child_is_gone() {
+    let Some(mut tables) = tables() else { return };
+    let (pages, rows) = one_page(10);
+    let table = tables.install(&pages, &rows, &[rule(8)]).unwrap();
+    tables.publish(id(7, 1), &[mapping(0x1000)]).unwrap();
+    let inherited = entry(&tables, 7).unwrap();
+    // What the program does at a fork.
+    let mut bytes = [0; size_of::<ProcessEntry>()];
+    bytes.copy_from_slice(ProcessEntry { start_ticks: 2, ..inherited }.as_bytes());
+    tables.processes.insert(8, bytes, 0).unwrap();
+
+    // The parent execs or loads a library: its old list is retired, and with it a table.
+    tables.publish(id(7, 1), &[mapping(0x5000)]).unwrap();
+    tables.remove(table);
+    tables.collect();
+    assert_eq!(listed(&tables, 8), [0x1000]);
+    assert!(tables.lists.contains_key(&inherited.list));
+    assert_eq!(tables.retired_tables.len(), 1, "the child's mappings may refer to it");
+    for start in 0..8 {
+        // Nothing new is written over it.
+        tables.publish(id(9, 1), &[mapping(0x10_000 * (start + 1))]).unwrap();
+        tables.collect();
+    }
+    assert_eq!(listed(&tables, 8), [0x1000]);
+
+    tables.processes.remove(&8).unwrap();
+    tables.collect();
+    assert!(!tables.lists.contains_key(&inherited.list));
+    assert!(tables.retired_tables.is_empty() && tables.retired_lists.is_empty());
+    let published = tables.lists.len();
+    assert_eq!(published, 2, "one list for each process: {:?}", tables.lists);
+}
+
+#[test]
+fn a_process_without_room_for_its_list_is_unknown_not_wrong() {
+    let Some(mut tables) = tables() else { return };
+    tables.publish(id(7, 1), &[mapping(0x1000)]).unwrap();
+    // Lists of the greatest length, until none fits.
+    let long: Vec<Mapping> = (0..u64::from(MAX_MAPPINGS)).map(|index| mapping(0x10_000 * index)).collect();
+    if privilege::must_skip() {
         return None;
     }
     let options = Options { table_bytes: 1, ..Options::for_rate(1, 1) };
