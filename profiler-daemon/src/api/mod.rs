@@ -10,6 +10,7 @@ mod listen;
 mod profiles;
 mod query;
 mod unix;
+mod webhook;
 
 #[cfg(test)]
 mod tests;
@@ -21,9 +22,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use self::listen::{BindError, Bound, Endpoints, Listener, bind};
+use crate::bundle::Bundles;
 use crate::capture::Captures;
+use crate::config::Secret;
 use crate::model::{Finding, Status};
 use crate::store::Store;
+use crate::trigger::Triggers;
 
 /// How long open requests may go on after the server was told to end.
 const GRACE: Duration = Duration::from_secs(5);
@@ -35,6 +39,10 @@ pub struct Services {
     pub store: Arc<Store>,
     /// The captures.
     pub captures: Arc<Captures>,
+    /// The bundles of captures.
+    pub bundles: Arc<Bundles>,
+    /// Alerts that start captures; `None`: there is no webhook.
+    pub webhook: Option<Webhook>,
     /// Takes a snapshot of the agent.
     pub status: Arc<dyn Fn() -> Status + Send + Sync>,
     /// What was found out about the host when the daemon started.
@@ -45,6 +53,15 @@ pub struct Services {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Whether the agent records: `/readyz` and the gRPC health service follow it.
     pub ready: watch::Receiver<bool>,
+}
+
+/// Who may post alerts, and what they start.
+#[derive(Clone)]
+pub struct Webhook {
+    /// The bearer token that callers must show.
+    pub token: Secret,
+    /// What deals with the alerts.
+    pub triggers: Arc<Triggers>,
 }
 
 /// Why serving ended before it was told to.

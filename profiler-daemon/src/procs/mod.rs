@@ -6,6 +6,7 @@
 mod cgroup;
 mod elf;
 mod files;
+mod find;
 mod identity;
 mod maps;
 mod procdir;
@@ -15,6 +16,7 @@ mod table;
 pub use cgroup::{cgroup_path, resolve_cgroup};
 pub use elf::{CompressedSection, ElfInfo, Segment};
 pub use files::ObjectFile;
+pub use find::{by_comm, cgroups_named, open_cgroup_file};
 pub use identity::{children, identify, threads};
 pub use process::{Mapping, MappingKind, Process};
 pub use table::{Options, ProcessTable};

@@ -5,6 +5,7 @@
 
 mod flamegraph;
 mod folded;
+mod heaviest;
 mod json;
 mod name;
 mod pprof;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+pub use heaviest::{HeavyStack, heaviest};
 pub use summary::{frequency_hz, summary_line};
 pub use top::{TopRow, top};
 

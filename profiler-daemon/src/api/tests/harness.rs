@@ -11,13 +11,18 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::api::{Endpoints, Listener, ServeError, Services, bind, serve};
+use crate::api::{Endpoints, Listener, ServeError, Services, Webhook, bind, serve};
+use crate::bundle::{self, Bundles};
 use crate::capture::{BoxFuture, Captures, Limits, Recorder, RecorderError, ResolveError, TargetSpec};
 use crate::model::{
     Activity, Finding, Frame, FrameKind, KindLoss, Labels, Pid, Profile, ProfileKind, Severity, Stage,
     Status, Target, TimeRange, Value, Window,
 };
 use crate::store::{Store, StoreOptions};
+use crate::trigger::{self, Triggers};
+
+/// What the webhook wants to be shown.
+pub(super) const TOKEN: &str = "0123456789abcdef";
 
 /// A served API.
 pub(super) struct Server {
@@ -27,11 +32,17 @@ pub(super) struct Server {
     pub(super) http: String,
     pub(super) cancel: CancellationToken,
     pub(super) served: JoinHandle<Result<(), ServeError>>,
+    /// Where bundles go.
+    pub(super) bundles: PathBuf,
     _directory: TempDir,
 }
 
 impl Server {
     pub(super) async fn start() -> Self {
+        Self::with_webhook(true).await
+    }
+
+    pub(super) async fn with_webhook(webhook: bool) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let socket = directory.path().join("run/profiler.sock");
         let endpoints = Endpoints {
@@ -45,9 +56,32 @@ impl Server {
         let limits = Limits { max_running: 1, ..Limits::default() };
         let recorder = Arc::new(Fake::default());
         let (ready, is_ready) = watch::channel(false);
+        let captures = Arc::new(Captures::new(recorder, Arc::clone(&store), limits));
+        let kept = directory.path().join("bundles");
+        let bundles = bundle::Options {
+            directory: kept.clone(),
+            before: Duration::from_secs(300),
+            settle: Duration::ZERO,
+            max_count: 3,
+            max_bytes: 1 << 30,
+        };
+        let bundles = Arc::new(Bundles::new(bundles, Arc::clone(&captures), Arc::clone(&store)));
+        let options = trigger::Options {
+            duration: Duration::from_secs(1),
+            cooldown: Duration::from_secs(900),
+            max_per_hour: 3,
+            targets: ["pid=pid", "comm=comm", "container=container"]
+                .map(|text| text.parse().expect("a mapping"))
+                .to_vec(),
+            host_without_target: false,
+        };
+        let triggers = Arc::new(Triggers::new(Arc::clone(&captures), Arc::clone(&bundles), options));
+        let token = TOKEN.parse().expect("a token");
         let services = Services {
             store: Arc::clone(&store),
-            captures: Arc::new(Captures::new(recorder, Arc::clone(&store), limits)),
+            captures,
+            bundles,
+            webhook: webhook.then_some(Webhook { token, triggers }),
             status: Arc::new(status),
             findings: Arc::new(vec![Finding {
                 check: "btf",
@@ -61,7 +95,7 @@ impl Server {
         };
         let cancel = CancellationToken::new();
         let served = tokio::spawn(serve(bound, services, cancel.clone()));
-        Self { store, ready, socket, http, cancel, served, _directory: directory }
+        Self { store, ready, socket, http, cancel, served, bundles: kept, _directory: directory }
     }
 
     pub(super) async fn channel(&self) -> Channel {
@@ -122,7 +156,8 @@ struct Fake {
 impl Recorder for Fake {
     fn resolve(&self, _kind: ProfileKind, target: &TargetSpec) -> Result<Target, ResolveError> {
         match target.pids.first() {
-            Some(&pid) if pid.0 > 1000 => Err(ResolveError::NoProcess { pid }),
+            // The test's own process is one that exists.
+            Some(&pid) if pid.0 > 1000 && pid.0 != std::process::id() => Err(ResolveError::NoProcess { pid }),
             Some(Pid(13)) => Err(ResolveError::Unavailable {
                 problem: "the kernel has no BTF".to_owned(),
                 fix: "boot a kernel with BTF".to_owned(),
