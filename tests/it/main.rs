@@ -12,4 +12,5 @@ mod off_cpu;
 mod on_cpu;
 mod recording;
 mod signals;
+mod triggers;
 mod workloads;

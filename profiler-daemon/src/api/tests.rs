@@ -3,6 +3,7 @@
 mod harness;
 mod http;
 mod sockets;
+mod webhook;
 
 use std::time::Duration;
 

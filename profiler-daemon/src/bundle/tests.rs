@@ -175,8 +175,11 @@ async fn cpu_pressure_names_who_used_the_cpu_first_and_what_grew() {
         report,
         &["## Before the capture: on-cpu", "| steady | 1 |", "Before the capture: off-cpu", "Nothing"],
     );
-    // Then 1 of 10 s in `burn` was 10 ms a second; now it is 90 % of 10 of 20 s.
-    in_order(report, &["Compared with a day earlier: on-cpu", "| frame |", "| main |", "| burn |"]);
+    // 0.1 of 10 s in `burn` then; 9 of 20 s now.
+    in_order(
+        report,
+        &["Compared with a day earlier: on-cpu", "| growth |", "| +0.440 | 0.450 | 0.010 | burn |"],
+    );
     in_order(report, &["No comparison: no off-cpu profile of that time is stored"]);
     in_order(report, &["## What is missing", "`during-on-cpu`: lost 3 (kernel: ring full)"]);
     for name in ["capture-off-cpu", "during-on-cpu", "before-on-cpu", "day-earlier-on-cpu"] {

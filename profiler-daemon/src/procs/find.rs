@@ -125,7 +125,13 @@ mod tests {
                 command.arg("60").spawn().unwrap()
             })
             .collect();
-        // `spawn` returns after the exec: the name is there.
+        // `spawn` may return a moment before the exec that gives the name.
+        let named = |child: &std::process::Child| {
+            std::fs::read(format!("/proc/{}/comm", child.id())).is_ok_and(|comm| comm == b"sleep\n")
+        };
+        while !children.iter().all(named) {
+            std::thread::yield_now();
+        }
         let (all, count) = by_comm("sleep", 1000).unwrap();
         let (one, same_count) = by_comm("sleep", 1).unwrap();
         for child in &mut children {

@@ -108,7 +108,7 @@ mod tests {
         for (text, field) in [
             ("nonsense".to_owned(), "body"),
             (String::new(), "body"),
-            ("[1]".to_owned(), "body"),
+            ("[1]".to_owned(), "[0]"),
             ("{}".to_owned(), "version"),
             (r#"{"version":"4"}"#.to_owned(), "alerts"),
             (r#"{"version":4,"alerts":[]}"#.to_owned(), "version"),
