@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod aggregate;
 pub mod api;
+pub mod bundle;
 pub mod capture;
 pub mod cli;
 pub mod client;
@@ -21,4 +22,5 @@ pub mod render;
 pub mod store;
 pub mod symbolize;
 pub mod telemetry;
+pub mod trigger;
 pub mod unwind;

@@ -17,4 +17,5 @@ mod on_cpu;
 mod recording;
 mod signals;
 mod survive;
+mod triggers;
 mod workloads;

@@ -13,6 +13,7 @@ use super::kernel_task::KernelHandle;
 use super::pipeline::{Pipeline, refused};
 use super::record::StopSignals;
 use super::recorder::PipelineRecorder;
+use super::triggers::{self, Triggered};
 use super::{own_cost, service_manager};
 use crate::aggregate;
 use crate::api::{self, Endpoints, Listener, Services};
@@ -26,6 +27,7 @@ use crate::procs;
 use crate::store::{Store, StoreOptions};
 use crate::symbolize;
 use crate::telemetry::metrics;
+use crate::trigger;
 use crate::unwind::cache::Cache;
 
 /// Sealed windows that may wait for the store.
@@ -50,9 +52,11 @@ pub fn daemon(config: &Config) -> Result<(), AgentError> {
 
 async fn run(config: &Config) -> Result<(), AgentError> {
     let mut stop = StopSignals::listen()?;
+    let token = triggers::token(config)?;
     // Sockets first: a second daemon must find out before it touches anything.
     let bound = api::bind(&endpoints(config)).await?;
-    let findings = preflight::run();
+    let mut findings = preflight::run();
+    findings.extend(trigger::missing_pressure(&config.pressure.rules));
     log_findings(&findings);
     if let Some(finding) = preflight::refused(&findings) {
         return Err(AgentError::Refused(finding.clone()));
@@ -94,6 +98,7 @@ async fn run(config: &Config) -> Result<(), AgentError> {
         ..Limits::default()
     };
     let captures = Arc::new(Captures::new(recorder, Arc::clone(&store), limits));
+    let triggered = Triggered::start(config, token, &captures, &store);
     let observer = Observer {
         started: SystemTime::now(),
         frequency_hz: config.on_cpu.frequency,
@@ -105,7 +110,8 @@ async fn run(config: &Config) -> Result<(), AgentError> {
         unwinding: pipeline.unwinding().snapshot(),
     };
     let (ready, is_ready) = watch::channel(true);
-    let services = services(config, findings, observer, store, Arc::clone(&captures), watchers, is_ready);
+    let services =
+        services(config, findings, observer, store, Arc::clone(&captures), watchers, &triggered, is_ready);
     let cancel = CancellationToken::new();
     let servers = tokio::spawn(api::serve(bound, services, cancel.clone()));
     info!(pid = std::process::id(), "serving");
@@ -122,14 +128,16 @@ async fn run(config: &Config) -> Result<(), AgentError> {
     service_manager::stopping();
     // The channel may be closed already: then nobody asks whether we are ready.
     let _closed = ready.send(false);
+    let bundles = triggered.stop_watching().await;
     captures.shutdown().await;
+    bundles.shutdown().await;
     cancel.cancel();
     let served = match served {
         Some(served) => served,
         None => servers.await,
     };
     // Every handle on the pipeline goes before the pipeline.
-    drop((captures, kernel));
+    drop((captures, bundles, kernel));
     pipeline.shut_down().await;
     if keep.await.is_err() {
         warn!("the store did not end well");
@@ -210,6 +218,7 @@ fn services(
     store: Arc<Store>,
     captures: Arc<Captures>,
     windows: broadcast::Sender<Window>,
+    triggered: &Triggered,
     ready: watch::Receiver<bool>,
 ) -> Services {
     let observer = Arc::new(observer);
@@ -219,6 +228,8 @@ fn services(
         captures,
         windows,
         host: Arc::new(procs::host_facts),
+        bundles: Arc::clone(&triggered.bundles),
+        webhook: triggered.webhook.clone(),
         status: Arc::new(move || observer.status()),
         findings: Arc::new(findings),
         settings_toml: config.to_toml(),

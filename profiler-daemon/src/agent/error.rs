@@ -18,6 +18,14 @@ pub enum AgentError {
     /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The webhook's token cannot be had.
+    #[error("webhook.token_file {}: {problem}", path.display())]
+    Token {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The host cannot be profiled.
     #[error("{}; {}", .0.message, .0.fix)]
     Refused(Finding),
@@ -71,7 +79,7 @@ impl AgentError {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Config(_) => Exit::Usage,
+            Self::Config(_) | Self::Token { .. } => Exit::Usage,
             Self::NoData(_) | Self::Render(RenderError::Empty) => Exit::NoData,
             Self::Refused(_) | Self::Kernel(_) | Self::Target(_) | Self::Bind(_) => Exit::Refused,
             _ => Exit::Failure,

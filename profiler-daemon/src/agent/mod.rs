@@ -12,6 +12,7 @@ mod record;
 mod recorder;
 mod service_manager;
 mod targets;
+mod triggers;
 mod unwinding;
 
 pub use child::{EXEC_STOPPED, exec_stopped};

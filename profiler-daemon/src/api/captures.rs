@@ -1,4 +1,4 @@
-//! `CaptureService`: starting, watching and stopping captures.
+//! `CaptureService`: starting, watching and stopping captures, and their bundles.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,24 +9,35 @@ use tonic::{Request, Response, Status};
 
 use super::convert;
 use super::error::ApiError;
-use crate::capture::{CaptureSpec, Captures, TargetSpec};
+use crate::bundle::{BundleFile, Bundles};
+use crate::capture::{CaptureSpec, Captures, Cause, TargetSpec};
 use crate::model::{Pid, ProfileKind};
 use crate::proto::capture_service_server::CaptureService;
 use crate::proto::{
-    Capture, GetRequest, ListCapturesRequest, ListCapturesResponse, StartRequest, StopRequest, WatchRequest,
+    BundlePart, Capture, GetBundleRequest, GetRequest, ListCapturesRequest, ListCapturesResponse,
+    StartRequest, StopRequest, WatchRequest,
 };
+
+/// Largest piece of a bundle's file in one message, bytes.
+const MAX_CHUNK: usize = 1 << 20;
 
 pub(super) struct CaptureApi {
     pub(super) captures: Arc<Captures>,
+    pub(super) bundles: Arc<Bundles>,
 }
 
 #[tonic::async_trait]
 impl CaptureService for CaptureApi {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<Capture, Status>> + Send>>;
+    type GetBundleStream = Pin<Box<dyn Stream<Item = Result<BundlePart, Status>> + Send>>;
 
     async fn start(&self, request: Request<StartRequest>) -> Result<Response<Capture>, Status> {
-        let spec = spec(request.into_inner())?;
-        let capture = self.captures.start(spec).map_err(ApiError::Capture)?;
+        let request = request.into_inner();
+        let bundle = request.bundle;
+        let capture = self.captures.start(spec(request)?).map_err(ApiError::Capture)?;
+        if bundle {
+            self.bundles.follow(&capture.id);
+        }
         Ok(Response::new(convert::capture(&capture)))
     }
 
@@ -57,6 +68,27 @@ impl CaptureService for CaptureApi {
         let stream = WatchStream::new(changes).map(|capture| Ok(convert::capture(&capture)));
         Ok(Response::new(Box::pin(stream)))
     }
+
+    async fn get_bundle(
+        &self,
+        request: Request<GetBundleRequest>,
+    ) -> Result<Response<Self::GetBundleStream>, Status> {
+        let files = self.bundles.get(&request.into_inner().id).await.map_err(ApiError::Bundle)?;
+        let parts = files.into_iter().flat_map(parts).map(Ok);
+        Ok(Response::new(Box::pin(tokio_stream::iter(parts))))
+    }
+}
+
+/// A file in pieces; an empty one is one piece.
+fn parts(file: BundleFile) -> impl Iterator<Item = BundlePart> {
+    let BundleFile { name, bytes } = file;
+    let size = bytes.len();
+    let starts = (0..size.max(1)).step_by(MAX_CHUNK);
+    starts.map(move |start| BundlePart {
+        file: name.clone(),
+        size: size as u64,
+        data: bytes[start..size.min(start + MAX_CHUNK)].to_vec(),
+    })
 }
 
 fn unknown(id: String) -> ApiError {
@@ -64,7 +96,7 @@ fn unknown(id: String) -> ApiError {
 }
 
 fn spec(request: StartRequest) -> Result<CaptureSpec, ApiError> {
-    let StartRequest { kind, target, duration, min_block } = request;
+    let StartRequest { kind, target, duration, min_block, bundle: _ } = request;
     let target = target.unwrap_or_default();
     let kind = if kind == 0 { ProfileKind::OffCpu } else { convert::stored_kind("kind", kind)? };
     Ok(CaptureSpec {
@@ -75,5 +107,6 @@ fn spec(request: StartRequest) -> Result<CaptureSpec, ApiError> {
         },
         duration: convert::duration("duration", duration)?,
         min_block: convert::duration("min_block", min_block)?,
+        cause: Cause::Request,
     })
 }

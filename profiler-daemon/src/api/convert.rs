@@ -204,6 +204,8 @@ pub(super) fn capture(capture: &capture::Capture) -> proto::Capture {
         min_block: Some(length(capture.min_block)),
         reason: capture.reason.clone(),
         summary: capture.summary.as_ref().map(summary),
+        cause: capture.cause.to_string(),
+        labels: capture.cause.labels().iter().cloned().collect(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+use crate::bundle::BundleError;
 use crate::capture::{CaptureError, ResolveError};
 use crate::render::{DiffError, RenderError};
 
@@ -33,6 +34,8 @@ pub(super) enum ApiError {
     CaptureFailed { id: String, reason: String },
     #[error(transparent)]
     Capture(#[from] CaptureError),
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
     #[error("the answer exceeds {max_bytes} bytes: ask for a shorter range or a narrower selector")]
     TooLarge { max_bytes: usize },
     #[error("{limit} callers watch already")]
@@ -84,6 +87,7 @@ impl From<ApiError> for Status {
                 precondition(&mut details, "CAPTURE_FAILED", &id, &reason)
             }
             ApiError::Capture(error) => capture(&mut details, error, &message),
+            ApiError::Bundle(error) => bundle(&mut details, error, &message),
             ApiError::TooLarge { .. } | ApiError::TooManyWatchers { .. } => Code::ResourceExhausted,
             ApiError::Busy { retry_after } => {
                 details.set_retry_info(Some(retry_after));
@@ -119,6 +123,23 @@ fn capture(details: &mut ErrorDetails, error: CaptureError, message: &str) -> Co
             precondition(details, "HOST", &problem, &fix)
         }
         CaptureError::ShuttingDown => Code::Unavailable,
+    }
+}
+
+fn bundle(details: &mut ErrorDetails, error: BundleError, message: &str) -> Code {
+    match error {
+        BundleError::Unknown { id } => {
+            details.add_bad_request_violation("id", message);
+            missing(details, "bundle", &id, message)
+        }
+        BundleError::NotEnded { id, retry_after } => {
+            details.set_retry_info(Some(retry_after));
+            precondition(details, "CAPTURE_NOT_ENDED", &id, message)
+        }
+        BundleError::Unfinished { .. } => {
+            tracing::error!("{message}");
+            Code::Internal
+        }
     }
 }
 

@@ -72,10 +72,13 @@ fn routes(services: &Services) -> Result<(HealthReporter, Routes), ServeError> {
         .accept_compressed(CompressionEncoding::Gzip)
         .send_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(MAX_REQUEST);
-    let captures = CaptureServiceServer::new(CaptureApi { captures: Arc::clone(&services.captures) })
-        .accept_compressed(CompressionEncoding::Gzip)
-        .send_compressed(CompressionEncoding::Gzip)
-        .max_decoding_message_size(MAX_REQUEST);
+    let captures = CaptureServiceServer::new(CaptureApi {
+        captures: Arc::clone(&services.captures),
+        bundles: Arc::clone(&services.bundles),
+    })
+    .accept_compressed(CompressionEncoding::Gzip)
+    .send_compressed(CompressionEncoding::Gzip)
+    .max_decoding_message_size(MAX_REQUEST);
     let agent = AgentServiceServer::new(Agent::new(services))
         .accept_compressed(CompressionEncoding::Gzip)
         .send_compressed(CompressionEncoding::Gzip)

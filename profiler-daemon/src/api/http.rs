@@ -1,4 +1,4 @@
-//! The HTTP server: health, metrics and a flame graph for the browser.
+//! The HTTP server: health, metrics, a flame graph for the browser, and the webhook.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -8,7 +8,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +16,7 @@ use tonic::{Code, Status};
 
 use super::error::ApiError;
 use super::query::{AskedRange, Queries, Question, Source, selector};
-use super::{ServeError, Services};
+use super::{ServeError, Services, webhook};
 use crate::model::ProfileKind;
 use crate::render::Format;
 
@@ -44,6 +44,7 @@ fn router(services: Services) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/flamegraph", get(flame_graph))
+        .route("/webhook/alertmanager", post(webhook::alertmanager).with_state(services.webhook.clone()))
         .with_state(Site { services, queries })
 }
 

@@ -13,6 +13,7 @@ mod profiles;
 mod query;
 mod report;
 mod unix;
+mod webhook;
 
 #[cfg(test)]
 mod tests;
@@ -24,9 +25,12 @@ use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use self::listen::{BindError, Bound, Endpoints, Listener, bind};
+use crate::bundle::Bundles;
 use crate::capture::Captures;
+use crate::config::Secret;
 use crate::model::{Finding, HostFacts, Status, Window};
 use crate::store::Store;
+use crate::trigger::Triggers;
 
 /// How long open requests may go on after the server was told to end.
 const GRACE: Duration = Duration::from_secs(5);
@@ -46,6 +50,10 @@ pub struct Services {
     pub windows: broadcast::Sender<Window>,
     /// Reads what the kernel says of a cgroup, or of the host.
     pub host: HostReader,
+    /// The bundles of captures.
+    pub bundles: Arc<Bundles>,
+    /// Alerts that start captures; `None`: there is no webhook.
+    pub webhook: Option<Webhook>,
     /// Takes a snapshot of the agent.
     pub status: Arc<dyn Fn() -> Status + Send + Sync>,
     /// What was found out about the host when the daemon started.
@@ -56,6 +64,15 @@ pub struct Services {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Whether the agent records: `/readyz` and the gRPC health service follow it.
     pub ready: watch::Receiver<bool>,
+}
+
+/// Who may post alerts, and what they start.
+#[derive(Clone)]
+pub struct Webhook {
+    /// The bearer token that callers must show.
+    pub token: Secret,
+    /// What deals with the alerts.
+    pub triggers: Arc<Triggers>,
 }
 
 /// Why serving ended before it was told to.

@@ -4,6 +4,7 @@ mod harness;
 mod http;
 mod questions;
 mod sockets;
+mod webhook;
 
 use std::time::Duration;
 

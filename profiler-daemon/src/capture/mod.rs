@@ -1,5 +1,6 @@
 //! Captures: bounded sessions, started on demand, whose result stays in the store.
 
+mod cause;
 mod id;
 mod session;
 mod spec;
@@ -18,6 +19,7 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::cause::Cause;
 use self::session::Session;
 pub use self::spec::{CaptureError, CaptureSpec, Limits, RecorderError, ResolveError, TargetSpec};
 use crate::model::{Profile, ProfileKind, Target};
@@ -55,8 +57,12 @@ pub struct Capture {
     pub id: String,
     /// What it measures.
     pub kind: ProfileKind,
-    /// Whose time.
+    /// Whose time, as it was asked for.
     pub target: TargetSpec,
+    /// Whose time, as it was found.
+    pub resolved: Target,
+    /// Why it was started.
+    pub cause: Cause,
     /// How far it is.
     pub state: CaptureState,
     /// When it was asked for; when recording began, once it has.
@@ -169,6 +175,8 @@ impl Captures {
             id,
             kind: order.kind,
             target: order.target,
+            resolved: target.clone(),
+            cause: order.cause,
             state: CaptureState::Pending,
             started,
             ended: None,

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use crate::model::{Pid, ProfileKind};
 
+use super::Cause;
+
 /// What to capture.
 #[derive(Clone, Debug)]
 pub struct CaptureSpec {
@@ -15,6 +17,8 @@ pub struct CaptureSpec {
     pub duration: Option<Duration>,
     /// Shortest interval that is recorded; `None`: 1 ms for the host, all for a narrower target.
     pub min_block: Option<Duration>,
+    /// Why it is started.
+    pub cause: Cause,
 }
 
 /// Whose time a capture is about, as people say it: pids, or else a cgroup, or else the host.
@@ -68,6 +72,7 @@ pub(super) struct Order {
     pub(super) target: TargetSpec,
     pub(super) duration: Duration,
     pub(super) min_block: Duration,
+    pub(super) cause: Cause,
 }
 
 const MIN_DURATION: Duration = Duration::from_secs(1);
@@ -113,7 +118,7 @@ impl Limits {
             let problem = format!("{min_block:?} is longer than the capture ({duration:?})");
             return invalid("min_block", problem);
         }
-        Ok(Order { kind: spec.kind, target, duration, min_block })
+        Ok(Order { kind: spec.kind, target, duration, min_block, cause: spec.cause })
     }
 }
 

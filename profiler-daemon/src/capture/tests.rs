@@ -72,6 +72,7 @@ fn spec(seconds: u64) -> CaptureSpec {
         target: TargetSpec::default(),
         duration: Some(Duration::from_secs(seconds)),
         min_block: None,
+        cause: Cause::Request,
     }
 }
 

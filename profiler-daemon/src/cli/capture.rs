@@ -14,6 +14,8 @@ Examples:
   profiler capture start off-cpu -d 30s -p 1234 --wait
   profiler capture list
   profiler capture show ID -o waits.svg
+  profiler capture watch ID
+  profiler capture bundle ID -o incident
   profiler capture stop ID
 
 ",
@@ -41,6 +43,12 @@ pub enum CaptureCommand {
     /// Show the facts of a capture; with -o or --format its flame graph
     #[command(after_help = exit_codes!())]
     Show(CaptureShowArgs),
+    /// Follow a capture: a line for each change of its state, until it ends
+    #[command(after_help = exit_codes!())]
+    Watch(CaptureIdArgs),
+    /// Fetch the bundle of a capture: the minutes before, the capture, the comparison with a day earlier
+    #[command(after_help = exit_codes!())]
+    Bundle(CaptureBundleArgs),
     /// End a capture early; what was seen is kept
     #[command(after_help = exit_codes!())]
     Stop(CaptureIdArgs),
@@ -87,6 +95,9 @@ pub struct OffCpuArgs {
     /// Return when the capture has ended
     #[arg(long)]
     pub wait: bool,
+    /// Make a bundle of it when it has ended; `profiler capture bundle` fetches it
+    #[arg(long)]
+    pub bundle: bool,
     /// Where the daemon is.
     #[command(flatten)]
     pub reach: ReachArgs,
@@ -106,7 +117,21 @@ pub struct CaptureShowArgs {
     pub reach: ReachArgs,
 }
 
-/// `profiler capture stop`.
+/// `profiler capture bundle`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct CaptureBundleArgs {
+    /// The capture
+    #[arg(value_name = "ID", value_parser = values::capture_id)]
+    pub id: String,
+    /// The directory to write to; must not exist [default: ID]
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Where the daemon is.
+    #[command(flatten)]
+    pub reach: ReachArgs,
+}
+
+/// `profiler capture stop` and `profiler capture watch`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct CaptureIdArgs {
     /// The capture

@@ -76,6 +76,26 @@ daemon_args! {
     capture_max_duration = "capture.max_duration", "DURATION";
     /// Most captures at a time
     capture_max_running = "capture.max_running", "N";
+    /// Length of a capture that an alert or pressure starts
+    trigger_duration = "trigger.duration", "DURATION";
+    /// How long after a start the same alert or target starts nothing
+    trigger_cooldown = "trigger.cooldown", "DURATION";
+    /// Most captures that alerts and pressure start within any hour
+    trigger_max_per_hour = "trigger.max_per_hour", "N";
+    /// How much of the time before a capture its bundle holds
+    bundle_before = "bundle.before", "DURATION";
+    /// Most bundles that are kept
+    bundle_max_count = "bundle.max_count", "N";
+    /// Size of all bundles at which the oldest go
+    bundle_max_bytes = "bundle.max_bytes", "SIZE";
+    /// File with the token that Alertmanager must show; without it there is no webhook
+    webhook_token_file = "webhook.token_file", "FILE";
+    /// Which alert labels name whose time to capture: LABEL=KIND, separated by commas
+    webhook_targets = "webhook.targets", "LABEL=KIND";
+    /// Whether an alert without such a label means the whole host: true or false
+    webhook_host_without_target = "webhook.host_without_target", "BOOL";
+    /// Pressure that starts a capture: "host cpu some 1s/2s", separated by commas
+    pressure_rules = "pressure.rules", "RULES";
     /// Directories with separate debug files, separated by commas
     symbols_debug_dirs = "symbols.debug_dirs", "DIRS";
     /// Show inlined functions as frames: true or false

@@ -26,7 +26,9 @@ use std::str::FromStr;
 
 use clap::{ColorChoice, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-pub use capture::{CaptureArgs, CaptureCommand, CaptureIdArgs, CaptureShowArgs, CaptureStart, OffCpuArgs};
+pub use capture::{
+    CaptureArgs, CaptureBundleArgs, CaptureCommand, CaptureIdArgs, CaptureShowArgs, CaptureStart, OffCpuArgs,
+};
 pub use check::CheckArgs;
 pub use daemon::DaemonArgs;
 pub use diff::DiffArgs;

@@ -94,6 +94,8 @@ fn bad_client_arguments() {
     refused("capture start off-cpu -d 11m", "must be between 1s and 10m");
     refused("capture stop", "<ID>");
     refused("capture show", "<ID>");
+    refused("capture watch", "<ID>");
+    refused("capture bundle ../x", "not a capture id");
     refused("status --color sometimes", "auto, always, never");
 }
 
@@ -182,6 +184,8 @@ fn help_is_as_blessed() {
         "capture start off-cpu",
         "capture list",
         "capture show",
+        "capture watch",
+        "capture bundle",
         "capture stop",
     ];
     for command in commands {

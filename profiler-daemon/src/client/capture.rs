@@ -1,6 +1,8 @@
 //! `profiler capture`: starts, follows, lists, shows and stops captures.
 
+mod bundle;
 mod wait;
+mod watch;
 
 use crate::cli::{
     CaptureArgs, CaptureCommand, CaptureIdArgs, CaptureShowArgs, CaptureStart, Destination, Exit, OffCpuArgs,
@@ -24,6 +26,8 @@ pub async fn capture(args: &CaptureArgs) -> Result<(), Failure> {
         CaptureCommand::Start(CaptureStart::OffCpu(args)) => start(args).await,
         CaptureCommand::List(reach) => list(reach).await,
         CaptureCommand::Show(args) => show(args).await,
+        CaptureCommand::Watch(args) => watch::watch(args).await,
+        CaptureCommand::Bundle(args) => bundle::fetch(args).await,
         CaptureCommand::Stop(args) => stop(args).await,
     }
 }
@@ -50,6 +54,7 @@ fn start_request(args: &OffCpuArgs) -> StartRequest {
         target: Some(Target { pids: args.pids.clone(), cgroup }),
         duration: times::to_proto(args.duration),
         min_block: args.min_block.and_then(times::to_proto),
+        bundle: args.bundle,
     }
 }
 
@@ -130,6 +135,13 @@ fn description(capture: &Capture) -> String {
         ("duration", times::short(times::duration(capture.duration))),
         ("min block", times::short(times::duration(capture.min_block))),
     ];
+    if !capture.cause.is_empty() {
+        rows.push(("cause", capture.cause.clone()));
+    }
+    // Names of labels are not known before: they go into the value.
+    let mut labels: Vec<_> = capture.labels.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
+    labels.sort();
+    rows.extend(labels.into_iter().map(|label| ("label", label)));
     if !capture.reason.is_empty() {
         rows.push(("reason", capture.reason.clone()));
     }

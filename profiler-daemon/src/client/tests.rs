@@ -91,6 +91,21 @@ fn canned_diff(request: DiffRequest) -> Vec<Result<DiffResponse, Status>> {
 #[tonic::async_trait]
 impl CaptureService for Canned {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<Capture, Status>> + Send>>;
+    type GetBundleStream = Pin<Box<dyn Stream<Item = Result<BundlePart, Status>> + Send>>;
+
+    async fn get_bundle(
+        &self,
+        request: Request<GetBundleRequest>,
+    ) -> Result<Response<Self::GetBundleStream>, Status> {
+        let part = |file: &str, data: &str, size| {
+            Ok(BundlePart { file: file.to_owned(), size, data: data.as_bytes().to_vec() })
+        };
+        let mut parts = vec![part("report.md", "ab", 3), part("report.md", "c", 3), part("x.svg", "d", 1)];
+        if request.into_inner().id == "c9" {
+            parts.insert(1, Err(Status::internal("lost my head")));
+        }
+        Ok(Response::new(Box::pin(tokio_stream::iter(parts))))
+    }
 
     async fn start(&self, request: Request<StartRequest>) -> Result<Response<Capture>, Status> {
         let pids = request.into_inner().target.unwrap_or_default().pids;
@@ -295,4 +310,24 @@ async fn an_unwritable_output_is_known_first() {
     let failure = run(line).await.expect_err("must fail");
     assert_eq!(failure.exit, Exit::Failure);
     assert!(failure.message.starts_with("cannot write /nonexistent/a.svg: "), "{failure}");
+}
+
+#[tokio::test]
+async fn bundles_are_whole_or_absent_and_captures_can_be_followed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let socket = directory.path().join("s");
+    serve(&socket);
+    let place = directory.path().join("bundle");
+    let line = |id: &str| {
+        format!("capture bundle {id} -o {} --connect unix://{}", place.display(), socket.display())
+    };
+    let failure = run(&line("c9")).await.expect_err("cut short");
+    assert_eq!((failure.exit, place.exists()), (Exit::Failure, false), "{failure}");
+    run(&line("c1")).await.expect("a bundle");
+    let read = |name: &str| std::fs::read_to_string(place.join(name)).expect("written");
+    assert_eq!((read("report.md").as_str(), read("x.svg").as_str()), ("abc", "d"));
+    assert_eq!(run(&line("c1")).await.expect_err("exists").exit, Exit::Usage);
+    run(&format!("capture watch c1 --connect unix://{}", socket.display()))
+        .await
+        .expect("followed to its end");
 }

@@ -79,6 +79,9 @@ pub(super) fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option
 }
 
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
+const DAY: Duration = Duration::from_secs(86_400);
+/// Each rule costs a task and two open files.
+const MAX_RULES: usize = 64;
 const CAPTURE_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
 const WINDOW_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
 
@@ -195,6 +198,113 @@ pub(super) static KEYS: &[Key] = &[
             values::number(one(texts), 1..=64).map(|value| config.capture.max_running = value)
         },
         show: |config| Some(config.capture.max_running.into()),
+    },
+    Key {
+        name: "trigger.duration",
+        help: "Length of a capture that an alert or pressure starts: 1s to 10m.",
+        shape: Shape::Text,
+        set: |config, texts| {
+            values::duration(one(texts), CAPTURE_RANGE).map(|value| config.trigger.duration = value)
+        },
+        show: |config| Some(duration(config.trigger.duration)),
+    },
+    Key {
+        name: "trigger.cooldown",
+        help: "How long after a start the same alert or the same target starts nothing: 0s to 1d.",
+        shape: Shape::Text,
+        set: |config, texts| {
+            values::duration(one(texts), Duration::ZERO..=DAY).map(|value| config.trigger.cooldown = value)
+        },
+        show: |config| Some(duration(config.trigger.cooldown)),
+    },
+    Key {
+        name: "trigger.max_per_hour",
+        help: "Most captures that alerts and pressure start within any hour: 1 to 1000.",
+        shape: Shape::Integer,
+        set: |config, texts| {
+            values::number(one(texts), 1..=1000).map(|value| config.trigger.max_per_hour = value)
+        },
+        show: |config| Some(config.trigger.max_per_hour.into()),
+    },
+    Key {
+        name: "bundle.before",
+        help: "How much of the time before a capture its bundle holds: 0s to 1d.",
+        shape: Shape::Text,
+        set: |config, texts| {
+            values::duration(one(texts), Duration::ZERO..=DAY).map(|value| config.bundle.before = value)
+        },
+        show: |config| Some(duration(config.bundle.before)),
+    },
+    Key {
+        name: "bundle.max_count",
+        help: "Most bundles in state_dir, 1 to 10000; the oldest go.",
+        shape: Shape::Integer,
+        set: |config, texts| {
+            values::number(one(texts), 1..=10_000).map(|value| config.bundle.max_count = value)
+        },
+        show: |config| Some(config.bundle.max_count.into()),
+    },
+    Key {
+        name: "bundle.max_bytes",
+        help: "Size of all bundles in state_dir at which the oldest go: 1MiB to 1TiB.",
+        shape: Shape::Text,
+        set: |config, texts| {
+            values::bytes(one(texts), 1 << 20..=1 << 40).map(|value| config.bundle.max_bytes = value)
+        },
+        show: |config| Some(values::format_bytes(config.bundle.max_bytes).into()),
+    },
+    Key {
+        name: "webhook.token_file",
+        help: "File with the bearer token that Alertmanager must show at /webhook/alertmanager.\n\
+               Without a token there is no webhook.",
+        shape: Shape::Text,
+        set: |config, texts| {
+            values::absolute(one(texts)).map(|value| config.webhook.token_file = Some(value))
+        },
+        show: |config| config.webhook.token_file.as_deref().map(path),
+    },
+    Key {
+        name: "webhook.token",
+        help: "The token itself, 16 to 4096 characters; a file is better kept secret.",
+        shape: Shape::Text,
+        set: |config, texts| one(texts).parse().map(|value| config.webhook.token = Some(value)),
+        // A secret: settings are shown to whoever may ask for them.
+        show: |_| None,
+    },
+    Key {
+        name: "webhook.targets",
+        help: "Which alert labels name whose time to capture, as LABEL=KIND, tried in this order.\n\
+               Kinds: pid, comm, cgroup (path), container (id), pod (uid).",
+        shape: Shape::List,
+        set: |config, texts| {
+            config.webhook.targets = texts.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+            Ok(())
+        },
+        show: |config| Some(list(config.webhook.targets.iter().map(ToString::to_string))),
+    },
+    Key {
+        name: "webhook.host_without_target",
+        help: "Whether an alert without any of these labels means the whole host; if not, it is refused.",
+        shape: Shape::Boolean,
+        set: |config, texts| {
+            values::boolean(one(texts)).map(|value| config.webhook.host_without_target = value)
+        },
+        show: |config| Some(config.webhook.host_without_target.into()),
+    },
+    Key {
+        name: "pressure.rules",
+        help: "Pressure that starts a capture, as \"SCOPE RESOURCE some|full STALL/WINDOW\", for example\n\
+               \"host cpu some 1s/2s\" or \"system.slice/db.service memory full 100ms/1s\".\n\
+               The scope is host or the path of a cgroup, the resource cpu, io or memory.",
+        shape: Shape::List,
+        set: |config, texts| {
+            if texts.len() > MAX_RULES {
+                return Err(format!("{} rules given, {MAX_RULES} allowed", texts.len()));
+            }
+            config.pressure.rules = texts.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+            Ok(())
+        },
+        show: |config| Some(list(config.pressure.rules.iter().map(ToString::to_string))),
     },
     Key {
         name: "symbols.debug_dirs",

@@ -3,7 +3,9 @@
 mod error;
 mod file;
 mod keys;
+mod pressure;
 mod values;
+mod webhook;
 mod write;
 
 #[cfg(test)]
@@ -17,7 +19,9 @@ use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 
 pub use error::{ConfigError, Origin, Problem};
+pub use pressure::{PressureResource, PressureRule, PressureScope};
 pub use values::{Listen, LogFormat};
+pub use webhook::{LabelKind, LabelTarget, Secret};
 
 use keys::{KEYS, Key};
 
@@ -45,6 +49,14 @@ pub struct Config {
     pub log: Log,
     /// Limits of captures.
     pub capture: Capture,
+    /// What starts captures by itself.
+    pub trigger: Trigger,
+    /// What a bundle holds, and how many are kept.
+    pub bundle: Bundle,
+    /// Alerts that start captures.
+    pub webhook: Webhook,
+    /// Pressure that starts captures.
+    pub pressure: Pressure,
     /// How names are found.
     pub symbols: Symbols,
     /// Tables for unwinding stacks.
@@ -83,6 +95,48 @@ pub struct Capture {
     pub max_duration: Duration,
     /// Most captures at a time, 1 to 64.
     pub max_running: u32,
+}
+
+/// What alerts and pressure may start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trigger {
+    /// Length of a capture that was triggered, 1 s to 10 min.
+    pub duration: Duration,
+    /// For how long after a start the same alert or target starts nothing, 0 to a day.
+    pub cooldown: Duration,
+    /// Most captures that triggers start within any hour, 1 to 1000.
+    pub max_per_hour: u32,
+}
+
+/// What a bundle holds, and how many are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bundle {
+    /// How much of the time before a capture it holds, 0 to a day.
+    pub before: Duration,
+    /// Most bundles on disk, 1 to 10000.
+    pub max_count: u32,
+    /// Bytes of all bundles on disk, 1 MiB to 1 TiB.
+    pub max_bytes: u64,
+}
+
+/// Alerts that start captures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Webhook {
+    /// What callers must show; without one, and without a file, there is no webhook.
+    pub token: Option<Secret>,
+    /// A file that holds the token; absolute.
+    pub token_file: Option<PathBuf>,
+    /// Which labels name a target, tried in this order.
+    pub targets: Vec<LabelTarget>,
+    /// Whether an alert without any of these labels means the whole host.
+    pub host_without_target: bool,
+}
+
+/// Pressure that starts captures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pressure {
+    /// The rules; none: nothing is watched.
+    pub rules: Vec<PressureRule>,
 }
 
 /// How names are found.
@@ -129,6 +183,29 @@ impl Default for Config {
             retention: Retention { age: Duration::from_secs(3600), bytes: 256 << 20 },
             log: Log { level: LevelFilter::INFO, format: LogFormat::Text },
             capture: Capture { max_duration: Duration::from_secs(600), max_running: 4 },
+            trigger: Trigger {
+                duration: Duration::from_secs(30),
+                cooldown: Duration::from_secs(15 * 60),
+                max_per_hour: 12,
+            },
+            bundle: Bundle { before: Duration::from_secs(5 * 60), max_count: 20, max_bytes: 256 << 20 },
+            webhook: Webhook {
+                token: None,
+                token_file: None,
+                targets: [
+                    ("pid", LabelKind::Pid),
+                    ("cgroup", LabelKind::Cgroup),
+                    ("container_id", LabelKind::Container),
+                    ("pod_uid", LabelKind::Pod),
+                    ("container", LabelKind::Container),
+                    ("pod", LabelKind::Pod),
+                    ("comm", LabelKind::Comm),
+                ]
+                .map(|(label, kind)| LabelTarget { label: label.to_owned(), kind })
+                .to_vec(),
+                host_without_target: false,
+            },
+            pressure: Pressure { rules: Vec::new() },
             symbols: Symbols {
                 debug_dirs: vec![PathBuf::from("/usr/lib/debug")],
                 inlined: true,
@@ -302,6 +379,22 @@ impl Layers {
                 humantime::format_duration(config.window)
             );
             found.push(("retention.age", message));
+        }
+        if config.trigger.duration > config.capture.max_duration {
+            let message = format!(
+                "{} is longer than capture.max_duration ({})",
+                humantime::format_duration(config.trigger.duration),
+                humantime::format_duration(config.capture.max_duration)
+            );
+            found.push(("trigger.duration", message));
+        }
+        let webhook = &config.webhook;
+        if webhook.token.is_some() && webhook.token_file.is_some() {
+            found.push(("webhook.token_file", "give a token or a file that holds it, not both".to_owned()));
+        }
+        if config.http.is_none() && (webhook.token.is_some() || webhook.token_file.is_some()) {
+            let key = if webhook.token.is_some() { "webhook.token" } else { "webhook.token_file" };
+            found.push((key, "the webhook is served over HTTP, which is off: set http".to_owned()));
         }
         for (key, message) in found {
             let origin = self.origins.get(key).cloned().unwrap_or(Origin::Default(key));

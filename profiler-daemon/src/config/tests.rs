@@ -133,6 +133,30 @@ fn values_out_of_range() {
 }
 
 #[test]
+fn what_starts_captures() {
+    let text = "http = \"127.0.0.1:1\"\n[trigger]\nduration = \"10s\"\ncooldown = \"0s\"\n\
+                [webhook]\ntargets = [\"process=pid\"]\n\
+                [pressure]\nrules = [\"host cpu some 1s/2s\", \"a/b io full 100ms/1s\"]\n";
+    let token = [("PROFILER_WEBHOOK_TOKEN", "0123456789abcdef")];
+    let config = load(text, &token, &[]).expect("valid").config;
+    assert_eq!((config.trigger.duration, config.trigger.cooldown), (Duration::from_secs(10), Duration::ZERO));
+    assert_eq!(config.webhook.token.as_ref().map(Secret::expose), Some("0123456789abcdef"));
+    let rules: Vec<String> = config.pressure.rules.iter().map(ToString::to_string).collect();
+    assert_eq!(rules, ["host cpu some 1s/2s", "a/b io full 100ms/1s"]);
+    // What is shown holds everything but the token.
+    let shown = config.to_toml();
+    assert!(!shown.contains("0123456789abcdef") && !format!("{config:?}").contains("0123456789abcdef"));
+    assert_eq!(load(&shown, &token, &[]).expect("valid").config, config);
+
+    let wrong = problems("[pressure]\nrules = [\"host cpu some 1s/2s\", \"host cpu some\"]\n");
+    assert!(wrong[0].starts_with("p.toml:2: pressure rule \"host cpu some\": has 3 words"), "{wrong:?}");
+    let wrong = problems("[webhook]\ntoken = \"0123456789abcdef\"\n");
+    assert_eq!(wrong, ["p.toml:2: the webhook is served over HTTP, which is off: set http"]);
+    let wrong = load("[trigger]\nduration = \"5m\"\n[capture]\nmax_duration = \"1m\"\n", &[], &[]);
+    assert_eq!(wrong.expect_err("must fail"), ["p.toml:2: 5m is longer than capture.max_duration (1m)"]);
+}
+
+#[test]
 fn wrong_variables_and_flags_are_named() {
     let found = load(
         "window = 1\n",

@@ -41,10 +41,19 @@ fn path_in(cgroup: &str) -> &str {
 /// # Errors
 /// No v2 hierarchy is mounted; the path lies in a v1 hierarchy; there is no such cgroup.
 pub fn resolve_cgroup(path: &str) -> Result<(CgroupId, String), ProcsError> {
+    resolve_in(&own_mounts()?, path)
+}
+
+/// Where the v2 hierarchy is mounted.
+pub(super) fn mount_point() -> Result<String, ProcsError> {
+    own_mounts()?.into_iter().find(|mount| mount.v2).map(|mount| mount.point).ok_or(ProcsError::NoCgroup2)
+}
+
+fn own_mounts() -> Result<Vec<Mount>, ProcsError> {
     let mountinfo = "/proc/self/mountinfo";
     let text =
         std::fs::read(mountinfo).map_err(|source| ProcsError::Read { path: mountinfo.to_owned(), source })?;
-    resolve_in(&mounts(&String::from_utf8_lossy(&text)), path)
+    Ok(mounts(&String::from_utf8_lossy(&text)))
 }
 
 /// A mounted cgroup hierarchy.

@@ -6,6 +6,7 @@
 mod diff;
 mod flamegraph;
 mod folded;
+mod heaviest;
 mod json;
 mod name;
 mod pprof;
@@ -24,6 +25,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 pub use diff::{Change, Diff, DiffError, DiffFormat, Gate, Normalize, OperandError, Share, Side, Verdict};
+pub use heaviest::{HeavyStack, heaviest};
 pub use report::{Aspect, HotStack, Observed, ReportLine, report};
 pub use stack_shares::StackShares;
 pub use summary::{frequency_hz, summary_line};

@@ -11,13 +11,18 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::api::{Endpoints, Listener, ServeError, Services, bind, serve};
+use crate::api::{Endpoints, Listener, ServeError, Services, Webhook, bind, serve};
+use crate::bundle::{self, Bundles};
 use crate::capture::{BoxFuture, Captures, Limits, Recorder, RecorderError, ResolveError, TargetSpec};
 use crate::model::{
     Activity, Finding, Frame, FrameKind, HostFacts, KindLoss, KindQuality, Labels, Pid, Pressure, Profile,
     ProfileKind, Severity, StackQuality, Stage, Status, Target, TimeRange, Value, Window,
 };
 use crate::store::{Store, StoreOptions};
+use crate::trigger::{self, Triggers};
+
+/// What the webhook wants to be shown.
+pub(super) const TOKEN: &str = "0123456789abcdef";
 
 /// A served API.
 pub(super) struct Server {
@@ -28,11 +33,17 @@ pub(super) struct Server {
     pub(super) http: String,
     pub(super) cancel: CancellationToken,
     pub(super) served: JoinHandle<Result<(), ServeError>>,
+    /// Where bundles go.
+    pub(super) bundles: PathBuf,
     _directory: TempDir,
 }
 
 impl Server {
     pub(super) async fn start() -> Self {
+        Self::with_webhook(true).await
+    }
+
+    pub(super) async fn with_webhook(webhook: bool) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let socket = directory.path().join("run/profiler.sock");
         let endpoints = Endpoints {
@@ -47,11 +58,34 @@ impl Server {
         let recorder = Arc::new(Fake::default());
         let (ready, is_ready) = watch::channel(false);
         let windows = broadcast::Sender::new(4);
+        let captures = Arc::new(Captures::new(recorder, Arc::clone(&store), limits));
+        let kept = directory.path().join("bundles");
+        let bundles = bundle::Options {
+            directory: kept.clone(),
+            before: Duration::from_secs(300),
+            settle: Duration::ZERO,
+            max_count: 3,
+            max_bytes: 1 << 30,
+        };
+        let bundles = Arc::new(Bundles::new(bundles, Arc::clone(&captures), Arc::clone(&store)));
+        let options = trigger::Options {
+            duration: Duration::from_secs(1),
+            cooldown: Duration::from_secs(900),
+            max_per_hour: 3,
+            targets: ["pid=pid", "comm=comm", "container=container"]
+                .map(|text| text.parse().expect("a mapping"))
+                .to_vec(),
+            host_without_target: false,
+        };
+        let triggers = Arc::new(Triggers::new(Arc::clone(&captures), Arc::clone(&bundles), options));
+        let token = TOKEN.parse().expect("a token");
         let services = Services {
             store: Arc::clone(&store),
-            captures: Arc::new(Captures::new(recorder, Arc::clone(&store), limits)),
+            captures,
             windows: windows.clone(),
             host: Arc::new(host),
+            bundles,
+            webhook: webhook.then_some(Webhook { token, triggers }),
             status: Arc::new(status),
             findings: Arc::new(vec![Finding {
                 check: "btf",
@@ -65,7 +99,7 @@ impl Server {
         };
         let cancel = CancellationToken::new();
         let served = tokio::spawn(serve(bound, services, cancel.clone()));
-        Self { store, windows, ready, socket, http, cancel, served, _directory: directory }
+        Self { store, windows, ready, socket, http, cancel, served, bundles: kept, _directory: directory }
     }
 
     pub(super) async fn channel(&self) -> Channel {
@@ -153,7 +187,8 @@ struct Fake {
 impl Recorder for Fake {
     fn resolve(&self, _kind: ProfileKind, target: &TargetSpec) -> Result<Target, ResolveError> {
         match target.pids.first() {
-            Some(&pid) if pid.0 > 1000 => Err(ResolveError::NoProcess { pid }),
+            // The test's own process is one that exists.
+            Some(&pid) if pid.0 > 1000 && pid.0 != std::process::id() => Err(ResolveError::NoProcess { pid }),
             Some(Pid(13)) => Err(ResolveError::Unavailable {
                 problem: "the kernel has no BTF".to_owned(),
                 fix: "boot a kernel with BTF".to_owned(),

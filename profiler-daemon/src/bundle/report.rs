@@ -1,0 +1,271 @@
+//! `report.md`: what fired, when, for whom, who did it, and what is missing; the culprit first.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use super::build::{state, time};
+use super::compare::{grown, load};
+use super::evidence::{Evidence, Found, OfKind, Part};
+use crate::capture::{Capture, Cause};
+use crate::model::{Activity, Profile, ProfileKind, Target, TaskState};
+use crate::render;
+use crate::store::processes;
+
+const PROCESSES: usize = 10;
+const FRAMES: usize = 15;
+const STACKS: usize = 5;
+/// Frames of a stack that are shown, innermost first.
+const DEPTH: usize = 12;
+const GROWN: usize = 15;
+
+/// The report. Writing into a `String` cannot fail, so results of `write!` are not looked at.
+pub(super) fn write(capture: &Capture, evidence: &Evidence, left_out: &[String]) -> String {
+    let mut text = String::new();
+    head(&mut text, capture, evidence);
+    let on_cpu = |text: &mut String| {
+        section(text, "On the CPU during the capture", &evidence.on_cpu.during, "used the CPU", |_| true);
+    };
+    match &capture.cause {
+        Cause::Pressure { resource: "cpu", .. } => {
+            on_cpu(&mut text);
+            section(&mut text, "Waiting for a CPU", &evidence.capture, "waited for a CPU", |activity| {
+                matches!(activity, Activity::RunQueue | Activity::Preempted)
+            });
+            section(&mut text, "All waiting", &evidence.capture, "waited", |_| true);
+        }
+        Cause::Pressure { .. } => {
+            section(
+                &mut text,
+                "Waiting for I/O or memory",
+                &evidence.capture,
+                "waited in the kernel",
+                |activity| {
+                    // Waits for disks and for memory cannot be interrupted.
+                    activity == Activity::Blocked(TaskState::Uninterruptible)
+                },
+            );
+            on_cpu(&mut text);
+            section(&mut text, "All waiting", &evidence.capture, "waited", |_| true);
+        }
+        Cause::Request | Cause::Alert { .. } => {
+            section(&mut text, "Off the CPU: the capture", &evidence.capture, "waited", |_| true);
+            on_cpu(&mut text);
+        }
+    }
+    for of in [&evidence.on_cpu, &evidence.off_cpu] {
+        let kind = of.kind;
+        section(&mut text, &format!("Before the capture: {kind}"), &of.before, "were seen", |_| true);
+    }
+    for of in [&evidence.on_cpu, &evidence.off_cpu] {
+        comparison(&mut text, of);
+    }
+    missing(&mut text, evidence, left_out);
+    text
+}
+
+/// Whose time, for people.
+pub(super) fn target(capture: &Capture) -> String {
+    match &capture.resolved {
+        Target::Host => "the host".to_owned(),
+        Target::Processes(ids) => {
+            let pids: Vec<String> = ids.iter().map(|id| id.pid.to_string()).collect();
+            format!("pid {}", pids.join(", "))
+        }
+        Target::Command(id) => format!("command with pid {}", id.pid),
+        Target::Cgroup { path, .. } => format!("cgroup {path}"),
+    }
+}
+
+fn head(text: &mut String, capture: &Capture, evidence: &Evidence) {
+    let _ = writeln!(text, "# Incident {}\n", capture.id);
+    let mut row = |name: &str, value: &str| {
+        let _ = writeln!(text, "- **{name}**: {}", cell(value));
+    };
+    row("what fired", &capture.cause.to_string());
+    row("when", &format!("{} to {}", time(evidence.range.from), time(evidence.range.to)));
+    row("for whom", &target(capture));
+    let mut how = format!("{} capture, {}", capture.kind, state(capture.state));
+    if !capture.reason.is_empty() {
+        let _ = write!(how, ": {}", capture.reason);
+    }
+    row("how", &how);
+    for (name, value) in capture.cause.labels() {
+        row(&format!("label {}", cell(name)), value);
+    }
+    text.push('\n');
+}
+
+/// A profile's tables: processes, frames, stacks.
+fn section(text: &mut String, heading: &str, found: &Found, did: &str, wanted: impl Fn(Activity) -> bool) {
+    let _ = writeln!(text, "## {heading}\n");
+    let part = match found {
+        Found::There(part) => part,
+        Found::Absent(why) => {
+            let _ = writeln!(text, "Nothing: {}.\n", cell(why));
+            return;
+        }
+    };
+    let profile = only(&part.profile, wanted);
+    let all = part.profile.total_shown();
+    let total = profile.total_shown();
+    let unit = profile.kind().unit();
+    if total == 0 {
+        let _ = writeln!(text, "None of the {all} {unit} in `{}.svg` are of this kind.\n", part.name);
+        return;
+    }
+    let _ =
+        writeln!(text, "`{}.svg`: {}.\n", part.name, cell(&render::summary_line(&part.profile, &part.about)));
+    if total < all {
+        let _ = writeln!(text, "Here: {total} of {all} {unit} ({}).\n", percent(total, all));
+    }
+
+    let _ = writeln!(
+        text,
+        "Processes that {did}:\n\n| share | {unit} | process | pid |\n| ---: | ---: | --- | ---: |"
+    );
+    for row in processes(&profile).iter().take(PROCESSES) {
+        let share = percent(row.value, total);
+        let _ = writeln!(text, "| {share} | {} | {} | {} |", row.value, cell(&row.labels.comm), row.labels.pid);
+    }
+    let _ = writeln!(
+        text,
+        "\nFrames, by their own {unit}:\n\n| own | own {unit} | with callees | frame |\n| ---: | ---: | ---: | --- |"
+    );
+    for row in render::top(&profile, FRAMES) {
+        let (own, all) = (percent(row.self_value, total), percent(row.total_value, total));
+        let _ = writeln!(text, "| {own} | {} | {all} | {} |", row.self_value, cell(&row.frame));
+    }
+    let _ = writeln!(text, "\nHeaviest stacks, innermost frame first:\n");
+    for stack in render::heaviest(&profile, STACKS) {
+        let activity = stack.activity.map(|activity| format!(" {activity}")).unwrap_or_default();
+        let _ = write!(
+            text,
+            "- {} {} (pid {}){activity}: ",
+            percent(stack.value, total),
+            cell(&stack.comm),
+            stack.pid
+        );
+        let shown: Vec<String> = stack.frames.iter().take(DEPTH).map(|frame| cell(frame)).collect();
+        let more = if stack.frames.len() > DEPTH { " ← ..." } else { "" };
+        let _ = writeln!(
+            text,
+            "{}{more}",
+            if shown.is_empty() { "no stack".to_owned() } else { shown.join(" ← ") }
+        );
+    }
+    text.push('\n');
+}
+
+fn comparison(text: &mut String, of: &OfKind) {
+    let _ = writeln!(text, "## Compared with a day earlier: {}\n", of.kind);
+    let (now, then) = match (&of.lately, &of.day_earlier) {
+        (Found::There(now), Found::There(then)) => (now, then),
+        (_, Found::Absent(why)) => {
+            let _ = writeln!(text, "No comparison: {}.\n", cell(why));
+            return;
+        }
+        (Found::Absent(why), Found::There(_)) => {
+            let _ = writeln!(text, "No comparison: now, {}.\n", cell(why));
+            return;
+        }
+    };
+    let per_second = match of.kind {
+        ProfileKind::OnCpu => "CPUs",
+        ProfileKind::OffCpu | ProfileKind::Wall => "threads waiting",
+    };
+    let _ = writeln!(
+        text,
+        "{} to {} now, {} to {} then. On average {:.3} {per_second} now, {:.3} then. What grew most, in {per_second}:\n",
+        time(now.about.range.from),
+        time(now.about.range.to),
+        time(then.about.range.from),
+        time(then.about.range.to),
+        load(now),
+        load(then),
+    );
+    let _ = writeln!(text, "| growth | now | then | frame |\n| ---: | ---: | ---: | --- |");
+    for row in grown(now, then, GROWN) {
+        let growth = row.now - row.then;
+        let _ = writeln!(text, "| +{growth:.3} | {:.3} | {:.3} | {} |", row.now, row.then, cell(&row.frame));
+    }
+    text.push('\n');
+}
+
+/// What is not in the bundle, and what its profiles lost.
+fn missing(text: &mut String, evidence: &Evidence, left_out: &[String]) {
+    let _ = writeln!(text, "## What is missing\n");
+    let mut parts: Vec<&Part> = Vec::new();
+    for (name, found) in [
+        ("the capture", &evidence.capture),
+        ("during, on-cpu", &evidence.on_cpu.during),
+        ("before, on-cpu", &evidence.on_cpu.before),
+        ("day earlier, on-cpu", &evidence.on_cpu.day_earlier),
+        ("during, off-cpu", &evidence.off_cpu.during),
+        ("before, off-cpu", &evidence.off_cpu.before),
+        ("day earlier, off-cpu", &evidence.off_cpu.day_earlier),
+    ] {
+        match found {
+            Found::There(part) => parts.push(part),
+            Found::Absent(why) => {
+                let _ = writeln!(text, "- {name}: {}", cell(why));
+            }
+        }
+    }
+    for part in parts {
+        let asked = part.about.range.length();
+        let (covered, asked) = (part.about.covered.as_secs_f64(), asked.as_secs_f64());
+        let _ = writeln!(
+            text,
+            "- `{}`: lost {}; {covered:.0} s of {asked:.0} s are covered",
+            part.name,
+            cell(&part.profile.loss.to_string())
+        );
+    }
+    for line in left_out {
+        let _ = writeln!(text, "- left out: {}", cell(line));
+    }
+}
+
+/// The rows of some activities.
+fn only(profile: &Arc<Profile>, wanted: impl Fn(Activity) -> bool) -> Arc<Profile> {
+    if profile.entries().all(|entry| wanted(entry.activity)) {
+        return Arc::clone(profile);
+    }
+    let frames: Vec<_> = profile.frames().collect();
+    let mut some = Profile::new(profile.kind());
+    for entry in profile.entries().filter(|entry| wanted(entry.activity)) {
+        let stack: Vec<_> = entry.stack.iter().map(|&frame| Arc::clone(frames[frame as usize])).collect();
+        some.add_row(entry.labels, entry.activity, &stack, entry.value);
+    }
+    Arc::new(some)
+}
+
+fn percent(part: u64, whole: u64) -> String {
+    if whole == 0 { "-".to_owned() } else { format!("{:.1} %", 100.0 * part as f64 / whole as f64) }
+}
+
+/// A name inside Markdown: other people choose names, and none may end a cell or become markup.
+fn cell(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '|' | '\\' | '`' | '*' | '[' | ']' | '#' => safe.extend(['\\', c]),
+            '<' => safe.push_str("&lt;"),
+            '&' => safe.push_str("&amp;"),
+            c if c.is_control() => safe.push(char::REPLACEMENT_CHARACTER),
+            c => safe.push(c),
+        }
+    }
+    safe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_no_markup() {
+        assert_eq!(cell("a|b\n<b>[x](y)`\u{1b}"), "a\\|b\u{fffd}&lt;b>\\[x\\](y)\\`\u{fffd}");
+        assert_eq!(cell("Vec<u8>::push_[k]"), "Vec&lt;u8>::push_\\[k\\]");
+    }
+}
