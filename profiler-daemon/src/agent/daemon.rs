@@ -12,14 +12,14 @@ use super::kernel_task::KernelHandle;
 use super::pipeline::{Pipeline, refused};
 use super::record::StopSignals;
 use super::recorder::PipelineRecorder;
-use super::{own_cost, service_manager};
+use super::{history, own_cost, service_manager};
 use crate::aggregate;
 use crate::api::{self, Endpoints, Listener, Services};
 use crate::capture::{Captures, Limits};
 use crate::config::{Config, Listen};
 use crate::kernel::{Kernel, Options, preflight};
-use crate::model::{Finding, KindLoss, ProfileKind, Severity, Status, Target, Window};
-use crate::store::{Store, StoreOptions};
+use crate::model::{Finding, KindLoss, ProfileKind, Severity, Status, StoreStatus, Target};
+use crate::store::Store;
 use crate::symbolize;
 use crate::telemetry::metrics;
 
@@ -45,11 +45,19 @@ async fn run(config: &Config) -> Result<(), AgentError> {
     let mut stop = StopSignals::listen()?;
     // Sockets first: a second daemon must find out before it touches anything.
     let bound = api::bind(&endpoints(config)).await?;
-    let findings = preflight::run();
+    let mut findings = preflight::run();
     log_findings(&findings);
     if let Some(finding) = preflight::refused(&findings) {
         return Err(AgentError::Refused(finding.clone()));
     }
+
+    let store = {
+        let config = config.clone();
+        let opened = tokio::task::spawn_blocking(move || history::open(&config)).await;
+        let (store, found) = opened.map_err(|_| AgentError::PipelineEnded)??;
+        findings.extend(found);
+        Arc::new(store)
+    };
 
     let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32);
     let kernel = Kernel::load(&Options::for_rate(cpus, config.on_cpu.frequency))?;
@@ -68,12 +76,10 @@ async fn run(config: &Config) -> Result<(), AgentError> {
     let kernel = pipeline.kernel();
     kernel.start_on_cpu(config.on_cpu.frequency, Target::Host).await.map_err(refused)?;
 
-    let store = Arc::new(Store::new(StoreOptions {
-        max_age: config.retention.age,
-        max_bytes: config.retention.bytes,
-        ..StoreOptions::default()
-    }));
-    let keep = tokio::spawn(keep(sealed, Arc::clone(&store)));
+    let keep = tokio::task::spawn_blocking({
+        let store = Arc::clone(&store);
+        move || history::keep(sealed, &store)
+    });
     let recorder = Arc::new(PipelineRecorder::new(pipeline.sessions()));
     let limits = Limits {
         max_duration: config.capture.max_duration,
@@ -89,6 +95,7 @@ async fn run(config: &Config) -> Result<(), AgentError> {
         store: Arc::clone(&store),
         captures: Arc::clone(&captures),
     };
+    let kept = Arc::clone(&store);
     let (ready, is_ready) = watch::channel(true);
     let services = services(config, findings, observer, store, Arc::clone(&captures), is_ready);
     let cancel = CancellationToken::new();
@@ -116,7 +123,9 @@ async fn run(config: &Config) -> Result<(), AgentError> {
     // Every handle on the pipeline goes before the pipeline.
     drop((captures, kernel));
     pipeline.shut_down().await;
-    if keep.await.is_err() {
+    let ended = keep.await.is_ok();
+    let flushed = tokio::task::spawn_blocking(move || kept.flush()).await.is_ok();
+    if !ended || !flushed {
         warn!("the store did not end well");
     }
     match served {
@@ -128,13 +137,6 @@ async fn run(config: &Config) -> Result<(), AgentError> {
 /// Whether records still go from the rings into the pipeline.
 fn drains(kernel: &KernelHandle) -> bool {
     kernel.snapshot().drained.is_some_and(|drained| drained.elapsed() < STALLED)
-}
-
-/// Puts sealed windows into the store.
-async fn keep(mut sealed: mpsc::Receiver<Window>, store: Arc<Store>) {
-    while let Some(window) = sealed.recv().await {
-        store.insert(window);
-    }
 }
 
 fn endpoints(config: &Config) -> Endpoints {
@@ -190,6 +192,8 @@ impl Observer {
     fn status(&self) -> Status {
         let kernel = self.kernel.snapshot();
         let stored = self.store.stats();
+        let mut loss = self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        loss.merge(&stored.loss);
         Status {
             started: self.started,
             cpu_time: own_cost::cpu_time(),
@@ -200,9 +204,14 @@ impl Observer {
             off_cpu_active: kernel.off_cpu_active,
             on_cpu_samples: kernel.counters.on_cpu_samples,
             off_cpu_intervals: kernel.counters.off_cpu_intervals,
-            loss: self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            loss,
             windows: stored.windows,
             store_bytes: stored.bytes,
+            store: StoreStatus {
+                path: stored.path.map(|path| path.display().to_string()).unwrap_or_default(),
+                pending: stored.pending,
+                problem: stored.problem.unwrap_or_default(),
+            },
             oldest: stored.oldest,
             newest: stored.newest,
             captures_running: self.captures.running() as u32,

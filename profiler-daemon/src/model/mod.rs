@@ -24,6 +24,6 @@ pub use loss::{Loss, LossCount, Stage};
 pub use profile::{Activity, Entry, Profile, StackQuality, Value};
 pub use sample::{Measure, RawSample, Sample, StackFlags, StopReason, TaskState, WalkEnd};
 pub use selector::{Selector, SelectorError};
-pub use status::Status;
+pub use status::{Status, StoreStatus};
 pub use target::{SamplerKind, Target};
 pub use time::{ClockAnchor, MonoNs, TimeRange};

@@ -107,6 +107,7 @@ fn status() -> Status {
         loss,
         windows: 0,
         store_bytes: 0,
+        store: crate::model::StoreStatus::default(),
         oldest: None,
         newest: None,
         captures_running: 0,
