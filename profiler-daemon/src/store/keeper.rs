@@ -54,10 +54,8 @@ impl Bell {
     /// Waits until it is rung or a period has passed.
     fn wait(&self) {
         let rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut rung, _) = self
-            .ring
-            .wait_timeout_while(rung, PERIOD, |rung| !*rung)
-            .unwrap_or_else(PoisonError::into_inner);
+        let (mut rung, _) =
+            self.ring.wait_timeout_while(rung, PERIOD, |rung| !*rung).unwrap_or_else(PoisonError::into_inner);
         *rung = false;
     }
 }

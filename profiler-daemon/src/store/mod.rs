@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-pub use self::captures::{CaptureAbout, CaptureResult, StoredCapture};
 use self::captures::Results;
+pub use self::captures::{CaptureAbout, CaptureResult, StoredCapture};
 use self::disk::Disk;
 pub use self::error::StoreError;
 use self::keeper::Keeper;
@@ -161,9 +161,9 @@ impl Store {
 
     /// Merges the windows whose middle lies in `range`, each of them whole: a window says what
     /// happened in it, not when. So ranges that tile a time add up to it, whatever the length of
-    /// the windows. Where no middle lies in it, since the range is shorter than the windows, those
-    /// that overlap it are merged. Rows are those that the selector wants; loss is that of whole
-    /// windows.
+    /// the windows. Where no middle lies in it, since the range is shorter than the windows, the one
+    /// that the middle of the range lies in is taken. Rows are those that the selector wants; loss
+    /// is that of whole windows.
     #[must_use]
     pub fn query(&self, kind: ProfileKind, selector: &Selector, range: TimeRange) -> Queried {
         self.shared.query(kind, selector, range)
@@ -256,7 +256,7 @@ impl Shared {
         let middles = in_memory.iter().map(|(range, _)| *range).chain(on_disk());
         let by_middle = middles.into_iter().any(|window| codec::belongs(&window, &range));
         let wanted = |window: &TimeRange| {
-            if by_middle { codec::belongs(window, &range) } else { window.overlaps(&range) }
+            if by_middle { codec::belongs(window, &range) } else { codec::belongs(&range, window) }
         };
         let mut merger = Merger::new(kind);
         let mut stretches = Vec::new();
@@ -313,19 +313,23 @@ impl Shared {
     fn maintain(&self, go_on: impl Fn() -> bool) {
         let Some(disk) = &self.disk else { return };
         let _one_at_a_time = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
-        // Each step leaves what it cannot do for the next time; the disk has reported why.
-        let done = (|| {
-            if !disk.is_open() {
-                disk.reopen()?;
+        // Twice, since the first may find damage that makes the second begin a new file.
+        for _ in 0..2 {
+            match self.upkeep(disk, &go_on) {
+                Ok(()) => return,
+                // Each step leaves what it cannot do for the next time.
+                Err(error) => disk.report(&error),
             }
-            self.write_pending(disk)?;
-            self.write_results(disk)?;
-            disk.maintain(&go_on)
-        })();
-        if let Err(error) = done {
-            tracing::debug!(%error, "upkeep of the history is put off");
-            disk.report(&error);
         }
+    }
+
+    fn upkeep(&self, disk: &Disk, go_on: &impl Fn() -> bool) -> Result<(), StoreError> {
+        if !disk.is_open() {
+            disk.reopen()?;
+        }
+        self.write_pending(disk)?;
+        self.write_results(disk)?;
+        disk.maintain(go_on)
     }
 
     /// Brings windows that the disk did not take to it.

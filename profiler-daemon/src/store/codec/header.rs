@@ -79,9 +79,7 @@ impl Header {
                 kind: rows::kind_of(part.kind)?,
                 records: part.records,
                 bytes: part.bytes,
-                stretches: stretches
-                    .map(|(from, to)| TimeRange { from: time(from), to: time(to) })
-                    .collect(),
+                stretches: stretches.map(|(from, to)| TimeRange { from: time(from), to: time(to) }).collect(),
             });
         }
         Ok(Self {

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use rustc_hash::FxHashMap;
 
 use super::{Damaged, Effort, format, pack, unpack};
-use crate::model::{Activity, Loss, ProfileKind, Stage, StackQuality, TaskState, Value};
+use crate::model::{Activity, Loss, ProfileKind, StackQuality, Stage, TaskState, Value};
 
 /// Most that the records or nanoseconds of one value of rows can sum up to, so that sums of values
 /// cannot overflow. 320 000 threads make so many nanoseconds in an hour.
@@ -33,12 +33,7 @@ pub(in crate::store) struct Table {
 
 impl Table {
     pub(in crate::store) fn new(kind: ProfileKind) -> Self {
-        Self {
-            kind,
-            rows: FxHashMap::default(),
-            quality: StackQuality::default(),
-            loss: Loss::default(),
-        }
+        Self { kind, rows: FxHashMap::default(), quality: StackQuality::default(), loss: Loss::default() }
     }
 
     pub(in crate::store) fn add(&mut self, row: Row, value: Value) {
@@ -98,8 +93,7 @@ pub(super) fn read_message(
     mut each: impl FnMut(Row, Value) -> Result<(), Damaged>,
 ) -> Result<(StackQuality, Loss), Damaged> {
     let length = message.labels.len();
-    let others =
-        [message.stack.len(), message.activity.len(), message.count.len(), message.rest_ns.len()];
+    let others = [message.stack.len(), message.activity.len(), message.count.len(), message.rest_ns.len()];
     if others.iter().any(|&other| other != length) {
         return Err(Damaged::new("columns of rows differ in length"));
     }

@@ -51,8 +51,8 @@ impl Writer {
     /// The segment of an hour that is written to now, and its dictionary.
     fn segment(&mut self, database: &Database, hour: u64) -> Result<(u64, &mut Interner), Failure> {
         let current = self.open.take();
-        let current = current
-            .filter(|(segment, interner)| segment >> NUMBER_BITS == hour && !interner.is_full());
+        let current =
+            current.filter(|(segment, interner)| segment >> NUMBER_BITS == hour && !interner.is_full());
         let (segment, interner) = match current {
             Some(current) => current,
             None => read(database, hour)?,
@@ -82,12 +82,7 @@ fn read(database: &Database, hour: u64) -> Result<(u64, Interner), Failure> {
     }
 }
 
-fn part(
-    interner: &mut Interner,
-    segment: u64,
-    range: TimeRange,
-    profile: &Profile,
-) -> Result<Rows, Failure> {
+fn part(interner: &mut Interner, segment: u64, range: TimeRange, profile: &Profile) -> Result<Rows, Failure> {
     let value = interner.table(profile).write(segment, Effort::Quick)?;
     let part = Part {
         kind: profile.kind(),
