@@ -55,17 +55,20 @@ fn checked_in_object(package: &Path) -> Result<PathBuf> {
 }
 
 /// Generates messages, clients and servers of `profiler.v1`, its descriptors for reflection, and
-/// the messages of `third_party`.
+/// the messages of `third_party` and `internal`.
 fn generate(proto: &Path, out: &Path) -> Result<()> {
     rerun_if_changed(proto);
     let descriptors = compile(proto, &proto.join("profiler/v1"))?;
     fs::write(out.join("profiler_descriptor.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure().compile_fds(descriptors).context("cannot generate profiler.v1")?;
 
-    let third_party = proto.join("third_party");
-    tonic_prost_build::Config::new()
-        .compile_fds(compile(&third_party, &third_party)?)
-        .context("cannot generate proto/third_party")
+    for name in ["third_party", "internal"] {
+        let directory = proto.join(name);
+        tonic_prost_build::Config::new()
+            .compile_fds(compile(&directory, &directory)?)
+            .with_context(|| format!("cannot generate proto/{name}"))?;
+    }
+    Ok(())
 }
 
 /// Compiles every file of a directory, with their comments and imports.

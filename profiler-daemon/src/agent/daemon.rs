@@ -14,17 +14,17 @@ use super::pipeline::{Pipeline, refused};
 use super::record::StopSignals;
 use super::recorder::PipelineRecorder;
 use super::triggers::{self, Triggered};
-use super::{own_cost, service_manager};
+use super::{history, own_cost, service_manager};
 use crate::aggregate;
 use crate::api::{self, Endpoints, Listener, Services};
 use crate::capture::{Captures, Limits};
 use crate::config::{Config, Listen};
 use crate::kernel::{Kernel, Options, preflight};
 use crate::model::{
-    Finding, KindLoss, KindQuality, ProfileKind, Severity, Status, Target, Unwinding, Window,
+    Finding, KindLoss, KindQuality, ProfileKind, Severity, Status, StoreStatus, Target, Unwinding, Window,
 };
 use crate::procs;
-use crate::store::{Store, StoreOptions};
+use crate::store::Store;
 use crate::symbolize;
 use crate::telemetry::metrics;
 use crate::trigger;
@@ -62,6 +62,14 @@ async fn run(config: &Config) -> Result<(), AgentError> {
         return Err(AgentError::Refused(finding.clone()));
     }
 
+    let store = {
+        let config = config.clone();
+        let opened = tokio::task::spawn_blocking(move || history::open(&config)).await;
+        let (store, found) = opened.map_err(|_| AgentError::PipelineEnded)??;
+        findings.extend(found);
+        Arc::new(store)
+    };
+
     let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32);
     let options = Options {
         table_bytes: config.unwind.table_bytes,
@@ -84,13 +92,11 @@ async fn run(config: &Config) -> Result<(), AgentError> {
     let kernel = pipeline.kernel();
     kernel.start_on_cpu(config.on_cpu.frequency, Target::Host).await.map_err(refused)?;
 
-    let store = Arc::new(Store::new(StoreOptions {
-        max_age: config.retention.age,
-        max_bytes: config.retention.bytes,
-        ..StoreOptions::default()
-    }));
     let watchers = broadcast::Sender::new(WATCHED);
-    let keep = tokio::spawn(keep(sealed, Arc::clone(&store), watchers.clone()));
+    let keep = tokio::task::spawn_blocking({
+        let (store, watchers) = (Arc::clone(&store), watchers.clone());
+        move || history::keep(sealed, &store, &watchers)
+    });
     let recorder = Arc::new(PipelineRecorder::new(pipeline.sessions()));
     let limits = Limits {
         max_duration: config.capture.max_duration,
@@ -109,6 +115,7 @@ async fn run(config: &Config) -> Result<(), AgentError> {
         captures: Arc::clone(&captures),
         unwinding: pipeline.unwinding().snapshot(),
     };
+    let kept = Arc::clone(&store);
     let (ready, is_ready) = watch::channel(true);
     let services =
         services(config, findings, observer, store, Arc::clone(&captures), watchers, &triggered, is_ready);
@@ -139,7 +146,9 @@ async fn run(config: &Config) -> Result<(), AgentError> {
     // Every handle on the pipeline goes before the pipeline.
     drop((captures, bundles, kernel));
     pipeline.shut_down().await;
-    if keep.await.is_err() {
+    let ended = keep.await.is_ok();
+    let flushed = tokio::task::spawn_blocking(move || kept.flush()).await.is_ok();
+    if !ended || !flushed {
         warn!("the store did not end well");
     }
     match served {
@@ -172,15 +181,6 @@ fn table_cache(config: &Config) -> Option<Arc<Cache>> {
 /// Whether records still go from the rings into the pipeline.
 fn drains(kernel: &KernelHandle) -> bool {
     kernel.snapshot().drained.is_some_and(|drained| drained.elapsed() < STALLED)
-}
-
-/// Puts sealed windows into the store, and shows them to whoever watches.
-async fn keep(mut sealed: mpsc::Receiver<Window>, store: Arc<Store>, watchers: broadcast::Sender<Window>) {
-    while let Some(window) = sealed.recv().await {
-        // Without watchers nobody takes it.
-        let _watched_by = watchers.send(window.clone());
-        store.insert(window);
-    }
 }
 
 /// The servers that are asked for debug information, if any are configured.
@@ -254,6 +254,8 @@ impl Observer {
     fn status(&self) -> Status {
         let kernel = self.kernel.snapshot();
         let stored = self.store.stats();
+        let mut loss = self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        loss.merge(&stored.loss);
         Status {
             started: self.started,
             cpu_time: own_cost::cpu_time(),
@@ -264,10 +266,15 @@ impl Observer {
             off_cpu_active: kernel.off_cpu_active,
             on_cpu_samples: kernel.counters.on_cpu_samples,
             off_cpu_intervals: kernel.counters.off_cpu_intervals,
-            loss: self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            loss,
             stacks: *self.stacks.lock().unwrap_or_else(PoisonError::into_inner),
             windows: stored.windows,
             store_bytes: stored.bytes,
+            store: StoreStatus {
+                path: stored.path.map(|path| path.display().to_string()).unwrap_or_default(),
+                pending: stored.pending,
+                problem: stored.problem.unwrap_or_default(),
+            },
             oldest: stored.oldest,
             newest: stored.newest,
             captures_running: self.captures.running() as u32,

@@ -10,6 +10,7 @@ use crate::kernel::KernelError;
 use crate::model::Finding;
 use crate::procs::ProcsError;
 use crate::render::RenderError;
+use crate::store::StoreError;
 use crate::symbolize::SymbolizeError;
 
 /// Why the agent stopped, or did not start.
@@ -44,6 +45,9 @@ pub enum AgentError {
     /// The symbolizer failed.
     #[error(transparent)]
     Symbolize(#[from] SymbolizeError),
+    /// The history on disk cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// A stage has ended before its time.
     #[error("a stage of the pipeline has ended early; the log says why")]
     PipelineEnded,
@@ -81,7 +85,9 @@ impl AgentError {
         match self {
             Self::Config(_) | Self::Token { .. } => Exit::Usage,
             Self::NoData(_) | Self::Render(RenderError::Empty) => Exit::NoData,
-            Self::Refused(_) | Self::Kernel(_) | Self::Target(_) | Self::Bind(_) => Exit::Refused,
+            Self::Refused(_) | Self::Kernel(_) | Self::Target(_) | Self::Bind(_) | Self::Store(_) => {
+                Exit::Refused
+            }
             _ => Exit::Failure,
         }
     }

@@ -227,6 +227,11 @@ pub(super) fn status(status: &model::Status) -> proto::StatusResponse {
         oldest: status.oldest.map(Into::into),
         newest: status.newest.map(Into::into),
         captures_running: status.captures_running,
+        store: Some(proto::Store {
+            path: status.store.path.clone(),
+            pending_windows: status.store.pending,
+            problem: status.store.problem.clone(),
+        }),
     }
 }
 

@@ -47,7 +47,7 @@ pub(super) fn write(capture: &Capture, evidence: &Evidence, left_out: &[String])
             on_cpu(&mut text);
             section(&mut text, "All waiting", &evidence.capture, "waited", |_| true);
         }
-        Cause::Request | Cause::Alert { .. } => {
+        Cause::Request | Cause::Alert { .. } | Cause::Stored { .. } => {
             section(&mut text, "Off the CPU: the capture", &evidence.capture, "waited", |_| true);
             on_cpu(&mut text);
         }
@@ -125,7 +125,8 @@ fn section(text: &mut String, heading: &str, found: &Found, did: &str, wanted: i
     );
     for row in processes(&profile).iter().take(PROCESSES) {
         let share = percent(row.value, total);
-        let _ = writeln!(text, "| {share} | {} | {} | {} |", row.value, cell(&row.labels.comm), row.labels.pid);
+        let _ =
+            writeln!(text, "| {share} | {} | {} | {} |", row.value, cell(&row.labels.comm), row.labels.pid);
     }
     let _ = writeln!(
         text,

@@ -29,6 +29,13 @@ pub enum Cause {
         /// The rule, as configured.
         rule: String,
     },
+    /// The capture is from an earlier life of the daemon, which kept what was shown of the cause.
+    Stored {
+        /// As it was shown.
+        text: String,
+        /// The labels stamped on the capture.
+        labels: Vec<(String, String)>,
+    },
 }
 
 impl Cause {
@@ -48,7 +55,7 @@ impl Cause {
     #[must_use]
     pub fn labels(&self) -> &[(String, String)] {
         match self {
-            Self::Alert { labels, .. } => labels,
+            Self::Alert { labels, .. } | Self::Stored { labels, .. } => labels,
             Self::Request | Self::Pressure { .. } => &[],
         }
     }
@@ -60,6 +67,7 @@ impl fmt::Display for Cause {
             Self::Request => f.write_str("request"),
             Self::Alert { name, fingerprint, .. } => write!(f, "alert {name} ({fingerprint})"),
             Self::Pressure { rule, .. } => write!(f, "pressure: {rule}"),
+            Self::Stored { text, .. } => f.write_str(text),
         }
     }
 }

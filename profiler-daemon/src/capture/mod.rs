@@ -23,7 +23,7 @@ pub use self::cause::Cause;
 use self::session::Session;
 pub use self::spec::{CaptureError, CaptureSpec, Limits, RecorderError, ResolveError, TargetSpec};
 use crate::model::{Profile, ProfileKind, Target};
-use crate::store::{Store, Summary};
+use crate::store::{CaptureAbout, Store, StoredCapture, Summary};
 
 /// A future that a [`Recorder`] hands out.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -132,16 +132,44 @@ struct Known {
     stop: CancellationToken,
 }
 
+impl Known {
+    /// One that ended in an earlier life of the daemon.
+    fn ended(stored: StoredCapture) -> Self {
+        let StoredCapture { id, range, summary, about } = stored;
+        let CaptureAbout { pids, cgroup, duration, min_block, reason, cause, labels } = about;
+        // Which processes they were is not known any more: nothing is asked about them either.
+        let resolved = Target::Processes(Vec::new());
+        let (_, now) = watch::channel(Capture {
+            id,
+            kind: summary.kind,
+            target: TargetSpec { pids, cgroup },
+            state: CaptureState::Done,
+            started: range.from,
+            ended: Some(range.to),
+            duration,
+            min_block,
+            reason,
+            summary: Some(summary),
+            resolved,
+            cause: Cause::Stored { text: cause, labels },
+        });
+        Self { now, stop: CancellationToken::new() }
+    }
+}
+
 impl Captures {
-    /// No captures yet.
+    /// Only those whose results the store still has, from before a restart.
     #[must_use]
     pub fn new(recorder: Arc<dyn Recorder>, store: Arc<Store>, limits: Limits) -> Self {
+        let stored = store.captures();
+        let surplus = stored.len().saturating_sub(limits.max_known);
+        let known = stored.into_iter().skip(surplus).map(Known::ended).collect();
         Self {
             recorder,
             store,
             limits,
             sessions: AtomicU64::new(1),
-            known: Mutex::default(),
+            known: Mutex::new(known),
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }

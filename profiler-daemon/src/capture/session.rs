@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Capture, CaptureState, Recorder};
 use crate::model::{Profile, Target, TimeRange};
-use crate::store::{CaptureResult, Store, Summary};
+use crate::store::{CaptureAbout, CaptureResult, Store, Summary};
 
 /// What a capture's task holds.
 pub(super) struct Session {
@@ -81,15 +81,24 @@ impl Session {
     }
 
     fn done(&self, profile: Profile, ended: SystemTime, reason: String) {
-        let (id, range) = {
+        let (id, range, about) = {
             let capture = self.state.borrow();
             let to = capture.ended.unwrap_or(ended);
-            (capture.id.clone(), TimeRange { from: capture.started, to })
+            let about = CaptureAbout {
+                cause: capture.cause.to_string(),
+                labels: capture.cause.labels().to_vec(),
+                pids: capture.target.pids.clone(),
+                cgroup: capture.target.cgroup.clone(),
+                duration: capture.duration,
+                min_block: capture.min_block,
+                reason: reason.clone(),
+            };
+            (capture.id.clone(), TimeRange { from: capture.started, to }, about)
         };
         let summary = Summary::of(&profile, range, range.length());
         // The result first: whoever sees `Done` finds it.
         let profile = Arc::new(profile);
-        self.store.put_capture(CaptureResult { id, range, profile, summary: summary.clone() });
+        self.store.put_capture(CaptureResult { id, range, profile, summary: summary.clone(), about });
         self.state.send_modify(|capture| {
             capture.state = CaptureState::Done;
             capture.ended = Some(range.to);

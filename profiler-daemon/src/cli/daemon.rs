@@ -68,6 +68,8 @@ daemon_args! {
     retention_age = "retention.age", "DURATION";
     /// Size of all stored windows at which the oldest go
     retention_bytes = "retention.bytes", "SIZE";
+    /// Keep history in memory only: true or false
+    retention_in_memory = "retention.in_memory", "BOOL";
     /// Least severity that is logged: off, error, warn, info, debug or trace
     log_level = "log.level", "LEVEL";
     /// How log lines look: text or json

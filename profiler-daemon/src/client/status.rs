@@ -33,7 +33,9 @@ fn as_table(status: &StatusResponse) -> String {
         _ => format!("off, {} samples", status.on_cpu_samples),
     };
     let off_cpu = if status.off_cpu_active { "on" } else { "off" };
-    facts(&[
+    let store = status.store.clone().unwrap_or_default();
+    let place = if store.path.is_empty() { "in memory".to_owned() } else { store.path };
+    let mut lines = vec![
         ("version", status.version.clone()),
         ("started", time(status.started)),
         ("on-CPU", on_cpu),
@@ -47,10 +49,17 @@ fn as_table(status: &StatusResponse) -> String {
         ("store", format!("{} windows, {}", status.windows, mebibytes(status.store_bytes))),
         ("oldest", time(status.oldest)),
         ("newest", time(status.newest)),
-    ])
+        ("kept", place),
+    ];
+    if !store.problem.is_empty() {
+        let pending = store.pending_windows;
+        lines.push(("problem", format!("{}; {pending} windows wait in memory", store.problem)));
+    }
+    facts(&lines)
 }
 
 fn as_json(status: &StatusResponse) -> String {
+    let store = status.store.clone().unwrap_or_default();
     let time = |time| times::system_time(time).and_then(times::rfc3339);
     let json = json!({
         "version": status.version,
@@ -69,6 +78,11 @@ fn as_json(status: &StatusResponse) -> String {
         "newest": time(status.newest),
         "captures_running": status.captures_running,
         "unwinding": unwinding_json(&status.unwinding.unwrap_or_default()),
+        "store": {
+            "path": store.path,
+            "pending_windows": store.pending_windows,
+            "problem": store.problem,
+        },
     });
     format!("{json:#}\n")
 }

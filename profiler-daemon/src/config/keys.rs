@@ -120,7 +120,8 @@ pub(super) static KEYS: &[Key] = &[
     },
     Key {
         name: "state_dir",
-        help: "Directory for what is kept across restarts.",
+        help: "Directory for what is kept across restarts. If the default cannot be used, history is in\n\
+               memory, with a warning; if another one cannot be used, the daemon does not start.",
         shape: Shape::Text,
         set: |config, texts| values::absolute(one(texts)).map(|value| config.state_dir = value),
         show: |config| Some(path(&config.state_dir)),
@@ -160,12 +161,19 @@ pub(super) static KEYS: &[Key] = &[
     },
     Key {
         name: "retention.bytes",
-        help: "Size of all stored windows at which the oldest go: 1MiB to 1TiB.",
+        help: "Size of all stored windows at which the oldest go: 1MiB to 1TiB. In memory, 256MiB at most.",
         shape: Shape::Text,
         set: |config, texts| {
             values::bytes(one(texts), 1 << 20..=1 << 40).map(|value| config.retention.bytes = value)
         },
         show: |config| Some(values::format_bytes(config.retention.bytes).into()),
+    },
+    Key {
+        name: "retention.in_memory",
+        help: "Keep history in memory only: a restart loses it.",
+        shape: Shape::Boolean,
+        set: |config, texts| values::boolean(one(texts)).map(|value| config.retention.in_memory = value),
+        show: |config| Some(config.retention.in_memory.into()),
     },
     Key {
         name: "log.level",

@@ -75,8 +75,10 @@ pub struct OnCpu {
 pub struct Retention {
     /// Age at which a window goes; at least one window's length, at most a year.
     pub age: Duration,
-    /// Bytes of all windows, 1 MiB to 1 TiB.
+    /// Bytes of all windows on disk, 1 MiB to 1 TiB.
     pub bytes: u64,
+    /// Whether nothing is kept across restarts.
+    pub in_memory: bool,
 }
 
 /// What is logged to stderr.
@@ -180,7 +182,7 @@ impl Default for Config {
             run_dir: PathBuf::from("/run/profiler"),
             window: Duration::from_secs(10),
             on_cpu: OnCpu { frequency: 99 },
-            retention: Retention { age: Duration::from_secs(3600), bytes: 256 << 20 },
+            retention: Retention { age: Duration::from_secs(86_400), bytes: 1 << 30, in_memory: false },
             log: Log { level: LevelFilter::INFO, format: LogFormat::Text },
             capture: Capture { max_duration: Duration::from_secs(600), max_running: 4 },
             trigger: Trigger {

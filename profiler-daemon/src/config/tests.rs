@@ -58,7 +58,10 @@ fn every_key_from_every_layer() {
     let listen = [Listen::Unix("/a/b.sock".into()), Listen::Tcp(([127, 0, 0, 1], 9191).into())];
     assert_eq!(config.listen, listen);
     assert_eq!(config.http.map(|address| address.to_string()).as_deref(), Some("[::1]:9190"));
-    assert_eq!(config.retention, Retention { age: Duration::from_secs(7200), bytes: 1 << 30 });
+    assert_eq!(
+        config.retention,
+        Retention { age: Duration::from_secs(7200), bytes: 1 << 30, in_memory: false }
+    );
     let symbols = Symbols {
         debug_dirs: Vec::new(),
         inlined: false,

@@ -28,6 +28,6 @@ pub use loss::{Loss, LossCount, Stage};
 pub use profile::{Activity, Entry, Profile, StackQuality, Value};
 pub use sample::{Measure, RawSample, Sample, StackFlags, StopReason, TaskState, WalkEnd};
 pub use selector::{Selector, SelectorError};
-pub use status::{Status, Unwinding};
+pub use status::{Status, StoreStatus, Unwinding};
 pub use target::{SamplerKind, Target};
 pub use time::{ClockAnchor, MonoNs, TimeRange};

@@ -246,13 +246,10 @@ impl Profile {
 
     /// Adds a value to the row of these labels, activity and stack (leaf first).
     pub fn add_row(&mut self, labels: &Arc<Labels>, activity: Activity, stack: &[Arc<Frame>], value: Value) {
-        let stack: Box<[u32]> = stack.iter().map(|frame| intern(&mut self.frames, frame)).collect();
-        let stack = match self.stacks.get_index_of(&stack) {
-            Some(index) => index as u32,
-            None => self.stacks.insert_full(stack).0 as u32,
-        };
-        let labels = intern(&mut self.labels, labels);
-        *self.values.entry(Key { labels, stack, activity }).or_default() += value;
+        let stack: Vec<u32> = stack.iter().map(|frame| self.frame_id(frame)).collect();
+        let stack = self.stack_id(&stack);
+        let labels = self.labels_id(labels);
+        self.add_known(labels, activity, stack, value);
     }
 
     /// Adds all rows, counts and losses of another profile.
@@ -275,15 +272,64 @@ impl Profile {
 
     fn merge_rows(&mut self, other: &Self, wanted: impl Fn(&Labels) -> bool) {
         let wanted: Vec<bool> = other.labels.iter().map(|labels| wanted(labels)).collect();
+        // Each frame, stack and label is looked up once, not once a row: frames hash by content.
+        let mut frames: Vec<Option<u32>> = vec![None; other.frames.len()];
+        let mut stacks: Vec<Option<u32>> = vec![None; other.stacks.len()];
+        let mut labels: Vec<Option<u32>> = vec![None; other.labels.len()];
+        let mut ids = Vec::new();
         for (key, value) in &other.values {
             if !wanted[key.labels as usize] {
                 continue;
             }
-            let (labels, stack) = (&other.labels[key.labels as usize], &other.stacks[key.stack as usize]);
-            let stack: Vec<Arc<Frame>> =
-                stack.iter().map(|&id| Arc::clone(&other.frames[id as usize])).collect();
-            self.add_row(labels, key.activity, &stack, *value);
+            let who = *labels[key.labels as usize]
+                .get_or_insert_with(|| self.labels_id(&other.labels[key.labels as usize]));
+            let stack = *stacks[key.stack as usize].get_or_insert_with(|| {
+                ids.clear();
+                ids.extend(other.stacks[key.stack as usize].iter().map(|&id| {
+                    *frames[id as usize].get_or_insert_with(|| self.frame_id(&other.frames[id as usize]))
+                }));
+                self.stack_id(&ids)
+            });
+            self.add_known(who, key.activity, stack, *value);
         }
+    }
+
+    /// The index of a frame in this profile, which may be new.
+    pub(crate) fn frame_id(&mut self, frame: &Arc<Frame>) -> u32 {
+        intern(&mut self.frames, frame)
+    }
+
+    /// The index of labels in this profile, which may be new.
+    pub(crate) fn labels_id(&mut self, labels: &Arc<Labels>) -> u32 {
+        intern(&mut self.labels, labels)
+    }
+
+    /// The index of a stack of [`Self::frame_id`]s, leaf first, in this profile, which may be new.
+    pub(crate) fn stack_id(&mut self, frames: &[u32]) -> u32 {
+        match self.stacks.get_index_of(frames) {
+            Some(index) => index as u32,
+            None => self.stacks.insert_full(frames.into()).0 as u32,
+        }
+    }
+
+    /// [`Self::add_row`] by the indices that the three functions above gave.
+    pub(crate) fn add_known(&mut self, labels: u32, activity: Activity, stack: u32, value: Value) {
+        *self.values.entry(Key { labels, stack, activity }).or_default() += value;
+    }
+
+    /// All labels, in the order of their indices.
+    pub(crate) fn label_table(&self) -> impl ExactSizeIterator<Item = &Arc<Labels>> {
+        self.labels.iter()
+    }
+
+    /// All stacks, in the order of their indices; each holds indices of frames, leaf first.
+    pub(crate) fn stack_table(&self) -> impl ExactSizeIterator<Item = &[u32]> {
+        self.stacks.iter().map(|stack| &**stack)
+    }
+
+    /// All rows by the indices of their labels and stack.
+    pub(crate) fn rows(&self) -> impl ExactSizeIterator<Item = (u32, u32, Activity, Value)> {
+        self.values.iter().map(|(key, &value)| (key.labels, key.stack, key.activity, value))
     }
 
     /// What it measures.
@@ -339,6 +385,12 @@ impl Profile {
     pub fn total_shown(&self) -> u64 {
         let total = self.total();
         if self.kind == ProfileKind::OnCpu { total.count } else { total.ns / 1000 }
+    }
+
+    /// Number of rows.
+    #[must_use]
+    pub fn row_count(&self) -> usize {
+        self.values.len()
     }
 
     /// Whether it has no row.

@@ -31,8 +31,10 @@ pub struct Status {
     pub stacks: KindQuality,
     /// Sealed windows in the store.
     pub windows: u64,
-    /// Memory of the store, bytes (an upper bound).
+    /// Disk space of the store, or its memory (an upper bound), bytes.
     pub store_bytes: u64,
+    /// Where the store is and how it fares.
+    pub store: StoreStatus,
     /// Start of the oldest window.
     pub oldest: Option<SystemTime>,
     /// End of the newest window.
@@ -60,4 +62,15 @@ pub struct Unwinding {
     pub without: u64,
     /// Times that a table or a process found no room.
     pub no_room: u64,
+}
+
+/// Where the store is and how it fares.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreStatus {
+    /// Path of its file; empty while it is in memory.
+    pub path: String,
+    /// Windows that wait in memory because the disk does not take them now.
+    pub pending: u64,
+    /// Why nothing is written to disk now; empty if all is well.
+    pub problem: String,
 }

@@ -1,10 +1,11 @@
-//! The results of captures, bounded in number and memory.
+//! The results of captures in memory, bounded in number and bytes.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Summary;
-use crate::model::{Profile, TimeRange};
+use crate::model::{Pid, Profile, TimeRange};
 
 /// What a capture brought.
 #[derive(Clone, Debug)]
@@ -17,6 +18,40 @@ pub struct CaptureResult {
     pub profile: Arc<Profile>,
     /// What the profile is worth, worked out once.
     pub summary: Summary,
+    /// What was asked for.
+    pub about: CaptureAbout,
+}
+
+/// What a capture was asked for, and how it ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CaptureAbout {
+    /// Processes it was limited to.
+    pub pids: Vec<Pid>,
+    /// Cgroup it was limited to.
+    pub cgroup: Option<String>,
+    /// How long it was to record.
+    pub duration: Duration,
+    /// Shortest interval that was recorded.
+    pub min_block: Duration,
+    /// Why it ended early; empty otherwise.
+    pub reason: String,
+    /// Why it was started, for people.
+    pub cause: String,
+    /// The labels that came with that.
+    pub labels: Vec<(String, String)>,
+}
+
+/// A capture whose result is stored, without the profile.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredCapture {
+    /// The capture's id.
+    pub id: String,
+    /// From its start to its end.
+    pub range: TimeRange,
+    /// What the profile is worth.
+    pub summary: Summary,
+    /// What was asked for.
+    pub about: CaptureAbout,
 }
 
 /// Results, oldest first.
@@ -48,6 +83,19 @@ impl Results {
 
     pub(super) fn get(&self, id: &str) -> Option<Arc<CaptureResult>> {
         self.kept.iter().find(|result| result.id == id).map(Arc::clone)
+    }
+
+    /// The oldest.
+    pub(super) fn first(&self) -> Option<Arc<CaptureResult>> {
+        self.kept.front().map(Arc::clone)
+    }
+
+    pub(super) fn remove(&mut self, id: &str) {
+        if let Some(place) = self.kept.iter().position(|result| result.id == id)
+            && let Some(gone) = self.kept.remove(place)
+        {
+            self.bytes -= bytes(&gone);
+        }
     }
 
     pub(super) fn bytes(&self) -> u64 {

@@ -1,32 +1,50 @@
-//! What has been recorded: the sealed windows of the recent past and the results of captures.
+//! What has been recorded: sealed windows and the results of captures, in memory or on disk.
 
 mod captures;
+mod codec;
+mod disk;
+mod error;
+mod keeper;
+mod merge;
 mod summary;
 mod windows;
 
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-pub use self::captures::CaptureResult;
 use self::captures::Results;
+pub use self::captures::{CaptureAbout, CaptureResult, StoredCapture};
+use self::disk::Disk;
+pub use self::error::StoreError;
+use self::keeper::Keeper;
+use self::merge::Merger;
 pub use self::summary::{ContainerRow, ProcessRow, Summary, containers, processes};
 use self::windows::Windows;
-use crate::model::{KindLoss, Profile, ProfileKind, Selector, TimeRange, Window};
+use crate::model::{Finding, KindLoss, Profile, ProfileKind, Selector, TimeRange, Window};
+
+/// Why the records of a window in memory are missing from later answers.
+const EVICTED: &str = "store full, window removed early";
+/// The same for a window that could not be written.
+const UNWRITTEN: &str = "window could not be written to disk";
+/// Most memory for windows while the disk takes none, bytes: some ten minutes of a busy host.
+const MAX_PENDING: u64 = 64 << 20;
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreOptions {
     /// Windows that ended longer ago than this go, counted from the newest window.
     pub max_age: Duration,
-    /// Memory for windows, bytes. Above it the oldest go early, which is counted; the newest
-    /// window always stays.
+    /// Memory, or disk, for windows, bytes. Above it the oldest go early, which is counted; the
+    /// newest window always stays.
     pub max_bytes: u64,
     /// Most results of captures; above it the oldest go.
     pub max_captures: usize,
-    /// Memory for results of captures, bytes. Above it the oldest go; the newest always stays.
+    /// Memory, or disk, for results of captures, bytes. Above it the oldest go; the newest always
+    /// stays.
     pub max_capture_bytes: u64,
 }
 
@@ -41,15 +59,29 @@ impl Default for StoreOptions {
     }
 }
 
-/// The windows and capture results in memory. Shared by reference; every method is short but
-/// [`Store::query`], which holds no lock while it merges.
+/// The windows and capture results. Shared by reference. What touches the disk blocks: call
+/// [`Store::insert`], [`Store::query`], [`Store::processes`], [`Store::stored`] and
+/// [`Store::capture`] where that does no harm.
 #[derive(Debug)]
 pub struct Store {
-    inner: Mutex<Inner>,
+    shared: Arc<Shared>,
+    /// Does the upkeep of a store on disk; ended with the store.
+    _keeper: Option<Keeper>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct Shared {
+    /// All there is, or what is not on disk yet.
+    memory: Mutex<Memory>,
+    disk: Option<Disk>,
+    /// Held for writing while a window is on disk and in memory, so that no query counts it twice.
+    moving: RwLock<()>,
+    /// Held during upkeep: one at a time.
+    upkeep: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Memory {
     windows: Windows,
     results: Results,
 }
@@ -60,7 +92,8 @@ pub struct Queried {
     /// What was recorded.
     pub profile: Profile,
     /// Time for which windows of this kind exist. Windows count whole, so at either end it can
-    /// exceed the range that was asked for by up to one window.
+    /// exceed the range that was asked for by half a window, or fall short of it; where one window
+    /// holds the whole range, it exceeds it by the rest of that window.
     pub covered: Duration,
     /// From the start of the first to the end of the last window that was merged; `None` where
     /// there was none.
@@ -74,7 +107,7 @@ pub struct Queried {
 pub struct Stats {
     /// Number of windows.
     pub windows: u64,
-    /// Memory of the windows and capture results, bytes (an upper bound).
+    /// Disk space, or memory, of the windows and capture results, bytes (of memory: an upper bound).
     pub bytes: u64,
     /// Start of the oldest window.
     pub oldest: Option<SystemTime>,
@@ -82,36 +115,60 @@ pub struct Stats {
     pub newest: Option<SystemTime>,
     /// Records of windows that had to go before their time.
     pub loss: KindLoss,
+    /// The file; `None` while everything is in memory only.
+    pub path: Option<PathBuf>,
+    /// Windows that are in memory because the disk does not take them now.
+    pub pending: u64,
+    /// Why nothing is written, or even read, now.
+    pub problem: Option<String>,
 }
 
 impl Store {
-    /// An empty store.
+    /// An empty store in memory.
     #[must_use]
     pub fn new(options: StoreOptions) -> Self {
-        let windows = Windows::new(options.max_age, options.max_bytes);
+        let windows = Windows::new(options.max_age, options.max_bytes, EVICTED);
         let results = Results::new(options.max_captures, options.max_capture_bytes);
-        Self { inner: Mutex::new(Inner { windows, results }) }
+        Self { shared: Arc::new(Shared::new(windows, results, None)), _keeper: None }
     }
 
-    /// Takes a sealed window; older ones go as [`StoreOptions`] says.
-    pub fn insert(&self, window: Window) {
+    /// The store in a directory, which is made if need be. A file that is damaged, or too old to be
+    /// read, is set aside: see [`Store::findings`]. A thread does the upkeep until the store is
+    /// dropped.
+    ///
+    /// # Errors
+    /// When the directory cannot be used, another process uses it, or a newer version wrote it.
+    pub fn open(directory: &Path, options: StoreOptions) -> Result<Self, StoreError> {
+        let disk = Disk::open(directory, options)?;
+        let windows = Windows::new(options.max_age, options.max_bytes.min(MAX_PENDING), UNWRITTEN);
+        let results = Results::new(options.max_captures, options.max_capture_bytes);
+        let shared = Arc::new(Shared::new(windows, results, Some(disk)));
+        let keeper = Keeper::start(Arc::clone(&shared))
+            .map_err(|source| StoreError::Unusable { path: directory.to_owned(), source })?;
+        Ok(Self { shared, _keeper: Some(keeper) })
+    }
+
+    /// Takes a sealed window; older ones go as [`StoreOptions`] says. Says whether it is where a
+    /// crash cannot take it; if the disk does not take it now, it is kept in memory until it does.
+    pub fn insert(&self, window: Window) -> bool {
+        if let Some(disk) = &self.shared.disk
+            && disk.insert(&window).is_ok()
+        {
+            return true;
+        }
         // What is evicted is freed after the lock is.
-        let _evicted = self.lock().windows.insert(window);
+        let _evicted = self.shared.lock().windows.insert(window);
+        false
     }
 
-    /// Merges the windows that overlap `range`, each of them whole: a window says what happened
-    /// in it, not when. Rows are those that the selector wants; loss is that of whole windows.
+    /// Merges the windows whose middle lies in `range`, each of them whole: a window says what
+    /// happened in it, not when. So ranges that tile a time add up to it, whatever the length of
+    /// the windows. Where no middle lies in it, since the range is shorter than the windows, the one
+    /// that the middle of the range lies in is taken. Rows are those that the selector wants; loss
+    /// is that of whole windows.
     #[must_use]
     pub fn query(&self, kind: ProfileKind, selector: &Selector, range: TimeRange) -> Queried {
-        let parts = self.lock().windows.overlapping(kind, range);
-        let mut profile = Profile::new(kind);
-        for (_, part) in &parts {
-            profile.merge_selected(part, selector);
-        }
-        let ranges: Vec<TimeRange> = parts.iter().map(|(range, _)| *range).collect();
-        let gaps = range.gaps(ranges.clone());
-        let (covered, range) = windows::cover(ranges);
-        Queried { profile, covered, range, gaps }
+        self.shared.query(kind, selector, range)
     }
 
     /// The processes of such a query, heaviest first.
@@ -123,31 +180,187 @@ impl Store {
     /// From the start of the first to the end of the last window that has this kind.
     #[must_use]
     pub fn stored(&self, kind: ProfileKind) -> Option<TimeRange> {
-        self.lock().windows.stored(kind)
+        windows::cover(self.shared.stretches(kind)).1
     }
 
     /// How full it is.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let inner = self.lock();
-        let mut stats = inner.windows.stats();
-        stats.bytes += inner.results.bytes();
-        stats
+        self.shared.stats()
     }
 
-    /// Keeps the result of a capture; older ones go as [`StoreOptions`] says.
+    /// What was found out about the file: that one was set aside, for example.
+    #[must_use]
+    pub fn findings(&self) -> Vec<Finding> {
+        self.shared.disk.as_ref().map(|disk| disk.state().findings).unwrap_or_default()
+    }
+
+    /// Keeps the result of a capture; older ones go as [`StoreOptions`] says. It is written to disk
+    /// soon, and before the store is dropped.
     pub fn put_capture(&self, result: CaptureResult) {
-        let _evicted = self.lock().results.insert(result);
+        let _evicted = self.shared.lock().results.insert(result);
+        if let Some(keeper) = &self._keeper {
+            keeper.wake();
+        }
     }
 
     /// The result of a capture; `None` if there never was one or it had to go.
     #[must_use]
     pub fn capture(&self, id: &str) -> Option<Arc<CaptureResult>> {
-        self.lock().results.get(id)
+        let in_memory = self.shared.lock().results.get(id);
+        in_memory.or_else(|| {
+            let (capture, profile) = self.shared.disk.as_ref()?.capture(id).ok().flatten()?;
+            let StoredCapture { id, range, summary, about } = capture;
+            Some(Arc::new(CaptureResult { id, range, profile: Arc::new(profile), summary, about }))
+        })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    /// The captures whose results are on disk, oldest first.
+    #[must_use]
+    pub fn captures(&self) -> Vec<StoredCapture> {
+        self.shared.disk.as_ref().and_then(|disk| disk.captures().ok()).unwrap_or_default()
+    }
+
+    /// Writes what is still in memory to disk, if there is one. For the end: the upkeep does it all
+    /// the time.
+    pub fn flush(&self) {
+        self.shared.maintain(|| false);
+    }
+
+    /// Does the upkeep that is due, as the store's own thread does every few seconds: writes what
+    /// is still in memory, rolls up, removes what is too old. Nothing for a store in memory.
+    pub fn maintain(&self) {
+        self.shared.maintain(|| true);
+    }
+}
+
+impl Shared {
+    fn new(windows: Windows, results: Results, disk: Option<Disk>) -> Self {
+        Self {
+            memory: Mutex::new(Memory { windows, results }),
+            disk,
+            moving: RwLock::new(()),
+            upkeep: Mutex::new(()),
+        }
+    }
+
+    fn query(&self, kind: ProfileKind, selector: &Selector, range: TimeRange) -> Queried {
+        let (in_memory, snapshot) = {
+            let _still = self.moving.read().unwrap_or_else(PoisonError::into_inner);
+            let in_memory = self.lock().windows.of_kind(kind);
+            // A store that cannot be read says so in its status; what is in memory is still answered.
+            (in_memory, self.disk.as_ref().and_then(|disk| Some((disk, disk.snapshot().ok()?))))
+        };
+        let on_disk = || {
+            let headers = snapshot.iter().flat_map(|(_, snapshot)| snapshot.headers());
+            headers.filter(|header| header.has(kind)).map(|header| header.range)
+        };
+        let middles = in_memory.iter().map(|(range, _)| *range).chain(on_disk());
+        let by_middle = middles.into_iter().any(|window| codec::belongs(&window, &range));
+        let wanted = |window: &TimeRange| {
+            if by_middle { codec::belongs(window, &range) } else { codec::belongs(&range, window) }
+        };
+        let mut merger = Merger::new(kind);
+        let mut stretches = Vec::new();
+        if let Some((disk, snapshot)) = &snapshot {
+            let wanted = |header: &codec::Header| header.has(kind) && wanted(&header.range);
+            let merged = disk.merge(snapshot, kind, selector, wanted, &mut merger);
+            // Without an answer from the disk, none of its time is covered.
+            stretches.extend(merged.unwrap_or_default());
+        }
+        for (window, profile) in in_memory.iter().filter(|(window, _)| wanted(window)) {
+            merger.profile().merge_selected(profile, selector);
+            stretches.push(*window);
+        }
+        let gaps = range.gaps(stretches.clone());
+        let (covered, range) = windows::cover(stretches);
+        Queried { profile: merger.finish(), covered, range, gaps }
+    }
+
+    /// Which time is stored of a kind.
+    fn stretches(&self, kind: ProfileKind) -> Vec<TimeRange> {
+        let mut stretches: Vec<TimeRange> =
+            self.lock().windows.of_kind(kind).into_iter().map(|(range, _)| range).collect();
+        if let Some(snapshot) = self.disk.as_ref().and_then(|disk| disk.snapshot().ok()) {
+            let parts = snapshot.headers().flat_map(|header| &header.parts);
+            stretches.extend(parts.filter(|part| part.kind == kind).flat_map(|part| &part.stretches));
+        }
+        stretches
+    }
+
+    fn stats(&self) -> Stats {
+        let disk = self.disk.as_ref().map(|disk| (disk.path(), disk.state()));
+        let memory = self.lock();
+        let in_memory = memory.windows.len() as u64;
+        let mut stats = Stats {
+            windows: in_memory,
+            bytes: memory.windows.bytes() + memory.results.bytes(),
+            oldest: memory.windows.oldest(),
+            newest: memory.windows.newest(),
+            loss: memory.windows.loss().clone(),
+            ..Stats::default()
+        };
+        if let Some((path, state)) = disk {
+            stats.windows += state.windows;
+            stats.bytes = state.bytes;
+            stats.oldest = [stats.oldest, state.oldest].into_iter().flatten().min();
+            stats.newest = stats.newest.max(state.newest);
+            stats.loss.merge(&state.loss);
+            stats.path = Some(path);
+            stats.pending = in_memory;
+            stats.problem = state.problem;
+        }
+        stats
+    }
+
+    fn maintain(&self, go_on: impl Fn() -> bool) {
+        let Some(disk) = &self.disk else { return };
+        let _one_at_a_time = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
+        // Twice, since the first may find damage that makes the second begin a new file.
+        for _ in 0..2 {
+            match self.upkeep(disk, &go_on) {
+                Ok(()) => return,
+                // Each step leaves what it cannot do for the next time.
+                Err(error) => disk.report(&error),
+            }
+        }
+    }
+
+    fn upkeep(&self, disk: &Disk, go_on: &impl Fn() -> bool) -> Result<(), StoreError> {
+        if !disk.is_open() {
+            disk.reopen()?;
+        }
+        self.write_pending(disk)?;
+        self.write_results(disk)?;
+        disk.maintain(go_on)
+    }
+
+    /// Brings windows that the disk did not take to it.
+    fn write_pending(&self, disk: &Disk) -> Result<(), StoreError> {
+        loop {
+            let _moving = self.moving.write().unwrap_or_else(PoisonError::into_inner);
+            let Some(window) = self.lock().windows.first() else { return Ok(()) };
+            disk.insert(&window)?;
+            // Nothing is inserted before the first, and only eviction could have removed it; then
+            // the one behind it would go in its place.
+            let mut memory = self.lock();
+            if memory.windows.first().is_some_and(|first| first.range == window.range) {
+                memory.windows.remove_first();
+            }
+        }
+    }
+
+    /// Brings the results of captures to the disk.
+    fn write_results(&self, disk: &Disk) -> Result<(), StoreError> {
+        loop {
+            let Some(result) = self.lock().results.first() else { return Ok(()) };
+            disk.put_capture(&result)?;
+            self.lock().results.remove(&result.id);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Memory> {
         // No method leaves half a change behind, so a poisoned lock guards good data.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

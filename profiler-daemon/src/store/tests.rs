@@ -46,15 +46,17 @@ fn query(store: &Store, from: u64, to: u64) -> Queried {
 }
 
 #[test]
-fn overlapping_windows_count_whole_and_gaps_do_not() {
+fn windows_count_whole_where_their_middle_lies_and_gaps_do_not() {
     let store = store(3600, u64::MAX);
     store.insert(window(0, 10, &[(1, "a", 1)]));
     store.insert(window(10, 20, &[(1, "a", 2)]));
     store.insert(window(40, 50, &[(1, "a", 4)]));
-    let queried = query(&store, 15, 41);
+    let queried = query(&store, 15, 46);
     assert_eq!(queried.profile.total().count, 6);
     assert_eq!(queried.covered, Duration::from_secs(20));
     assert_eq!(queried.range, Some(range(10, 50)));
+    assert_eq!(query(&store, 0, 15).profile.total().count, 1, "what the one takes, the other leaves");
+    assert_eq!(query(&store, 12, 14).range, Some(range(10, 20)), "shorter than a window");
     let nothing = query(&store, 20, 40);
     assert!(nothing.profile.is_empty() && nothing.range.is_none());
     assert_eq!(nothing.covered, Duration::ZERO);
@@ -145,7 +147,13 @@ fn results_are_bounded_in_number_and_bytes() {
     let result = |id: &str| {
         let profile = profile(ProfileKind::OffCpu, &[(1, "a", 1)]);
         let summary = Summary::of(&profile, range(0, 1), Duration::from_secs(1));
-        CaptureResult { id: id.to_owned(), range: range(0, 1), profile: Arc::new(profile), summary }
+        CaptureResult {
+            id: id.to_owned(),
+            range: range(0, 1),
+            profile: Arc::new(profile),
+            summary,
+            about: CaptureAbout::default(),
+        }
     };
     let bytes = result("x").profile.memory_bytes() as u64;
     let kept = |max_captures, max_capture_bytes| {

@@ -1,14 +1,10 @@
-//! The sealed windows, bounded by age and by memory.
+//! Sealed windows in memory, bounded by age and by bytes.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use super::Stats;
 use crate::model::{KindLoss, Profile, ProfileKind, Stage, TimeRange, Window};
-
-/// Why a window's records are missing from later answers.
-const EVICTED: &str = "store full, window removed early";
 
 /// The sealed windows in the order in which they came. That is the order of time, except
 /// where the wall clock was set back.
@@ -16,6 +12,8 @@ const EVICTED: &str = "store full, window removed early";
 pub(super) struct Windows {
     max_age: Duration,
     max_bytes: u64,
+    /// Why a window's records are missing from later answers.
+    evicted: &'static str,
     stored: VecDeque<Stored>,
     bytes: u64,
     loss: KindLoss,
@@ -28,8 +26,8 @@ pub(super) struct Stored {
 }
 
 impl Windows {
-    pub(super) fn new(max_age: Duration, max_bytes: u64) -> Self {
-        Self { max_age, max_bytes, stored: VecDeque::new(), bytes: 0, loss: KindLoss::default() }
+    pub(super) fn new(max_age: Duration, max_bytes: u64, evicted: &'static str) -> Self {
+        Self { max_age, max_bytes, evicted, stored: VecDeque::new(), bytes: 0, loss: KindLoss::default() }
     }
 
     /// Adds a window and hands out those that had to go.
@@ -49,49 +47,68 @@ impl Windows {
             let Some(oldest) = self.stored.pop_front() else { break };
             self.bytes -= oldest.bytes;
             if early {
-                self.count_lost(&oldest.window);
+                for profile in &oldest.window.profiles {
+                    count_lost(&mut self.loss, profile.kind(), self.evicted, profile.quality.records);
+                }
             }
             evicted.push(oldest);
         }
         evicted
     }
 
-    fn count_lost(&mut self, window: &Window) {
-        for profile in &window.profiles {
-            let loss = match profile.kind() {
-                ProfileKind::OnCpu => &mut self.loss.on_cpu,
-                ProfileKind::OffCpu | ProfileKind::Wall => &mut self.loss.off_cpu,
-            };
-            loss.add(Stage::Store, EVICTED, profile.quality.records);
+    /// The oldest, which stays.
+    pub(super) fn first(&self) -> Option<Window> {
+        self.stored.front().map(|stored| stored.window.clone())
+    }
+
+    /// Removes the oldest.
+    pub(super) fn remove_first(&mut self) {
+        if let Some(oldest) = self.stored.pop_front() {
+            self.bytes -= oldest.bytes;
         }
     }
 
-    /// The profiles of one kind whose windows overlap the range, with the windows' ranges.
-    pub(super) fn overlapping(&self, kind: ProfileKind, range: TimeRange) -> Vec<(TimeRange, Arc<Profile>)> {
-        self.of_kind(kind).filter(|(window, _)| window.overlaps(&range)).collect()
+    pub(super) fn len(&self) -> usize {
+        self.stored.len()
     }
 
-    /// From the start of the first to the end of the last window of a kind.
-    pub(super) fn stored(&self, kind: ProfileKind) -> Option<TimeRange> {
-        cover(self.of_kind(kind).map(|(range, _)| range).collect()).1
-    }
-
-    fn of_kind(&self, kind: ProfileKind) -> impl Iterator<Item = (TimeRange, Arc<Profile>)> {
-        self.stored.iter().flat_map(move |stored| {
-            let of_kind = stored.window.profiles.iter().filter(move |profile| profile.kind() == kind);
+    /// All profiles of one kind, with their windows' ranges.
+    pub(super) fn of_kind(&self, kind: ProfileKind) -> Vec<(TimeRange, Arc<Profile>)> {
+        let windows = self.stored.iter().flat_map(|stored| {
+            let of_kind = stored.window.profiles.iter().filter(|profile| profile.kind() == kind);
             of_kind.map(|profile| (stored.window.range, Arc::clone(profile)))
-        })
+        });
+        windows.collect()
     }
 
-    pub(super) fn stats(&self) -> Stats {
-        Stats {
-            windows: self.stored.len() as u64,
-            bytes: self.bytes,
-            oldest: self.stored.iter().map(|stored| stored.window.range.from).min(),
-            newest: self.stored.iter().map(|stored| stored.window.range.to).max(),
-            loss: self.loss.clone(),
-        }
+    /// Estimate of the memory held, bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
     }
+
+    /// Start of the oldest window.
+    pub(super) fn oldest(&self) -> Option<SystemTime> {
+        self.stored.iter().map(|stored| stored.window.range.from).min()
+    }
+
+    /// End of the newest window.
+    pub(super) fn newest(&self) -> Option<SystemTime> {
+        self.stored.iter().map(|stored| stored.window.range.to).max()
+    }
+
+    /// Records of windows that had to go before their time.
+    pub(super) fn loss(&self) -> &KindLoss {
+        &self.loss
+    }
+}
+
+/// Counts records of a window that is gone.
+pub(super) fn count_lost(loss: &mut KindLoss, kind: ProfileKind, reason: &'static str, records: u64) {
+    let loss = match kind {
+        ProfileKind::OnCpu => &mut loss.on_cpu,
+        ProfileKind::OffCpu | ProfileKind::Wall => &mut loss.off_cpu,
+    };
+    loss.add(Stage::Store, reason, records);
 }
 
 /// How much time the ranges cover together, and from where to where they reach.

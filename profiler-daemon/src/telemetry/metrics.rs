@@ -167,9 +167,19 @@ fn stored(ours: &mut Registry, status: &Status) {
     ours.register("store_windows", "Sealed windows in the store", ConstGauge::new(status.windows));
     ours.register_with_unit(
         "store",
-        "Memory of the store, an upper bound",
+        "Disk space of the store; its memory while it has no file",
         Unit::Bytes,
         ConstGauge::new(status.store_bytes),
+    );
+    ours.register(
+        "store_pending_windows",
+        "Windows that wait in memory because the disk does not take them now",
+        ConstGauge::new(status.store.pending),
+    );
+    ours.register(
+        "store_failing",
+        "1 while nothing can be written to disk",
+        ConstGauge::new(u64::from(!status.store.problem.is_empty())),
     );
     ours.register("captures_running", "Captures that run now", ConstGauge::new(status.captures_running));
 }
@@ -221,6 +231,7 @@ mod tests {
             stacks,
             windows: 3,
             store_bytes: 2048,
+            store: crate::model::StoreStatus::default(),
             oldest: None,
             newest: None,
             captures_running: 1,
@@ -247,6 +258,7 @@ mod tests {
             stacks: KindQuality::default(),
             windows: 0,
             store_bytes: 0,
+            store: crate::model::StoreStatus::default(),
             oldest: None,
             newest: None,
             captures_running: 0,

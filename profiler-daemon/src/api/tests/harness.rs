@@ -171,6 +171,7 @@ fn status() -> Status {
         stacks: KindQuality::default(),
         windows: 0,
         store_bytes: 0,
+        store: crate::model::StoreStatus::default(),
         oldest: None,
         newest: None,
         captures_running: 0,

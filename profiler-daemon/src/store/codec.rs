@@ -1,0 +1,104 @@
+//! Messages to the bytes of a database value and back: compressed, checksummed, bounded.
+
+mod capture;
+mod dictionary;
+mod header;
+mod rows;
+
+#[cfg(test)]
+mod tests;
+
+use std::io::Read as _;
+use std::time::{Duration, SystemTime};
+
+use prost::Message;
+
+pub(super) use self::capture::{bundle, read_bundle, read_capture, write_capture};
+pub(super) use self::dictionary::{Dictionary, Interner};
+pub(super) use self::header::{Header, Part, belongs, coalesce};
+pub(super) use self::rows::{Row, Table, read_rows};
+
+/// Generated messages of `proto/internal/window.proto`.
+#[expect(
+    unreachable_pub,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    reason = "the generator decides; what a message means stands in the .proto file"
+)]
+mod format {
+    tonic::include_proto!("profiler.store.v1");
+}
+
+/// Largest value before compression, bytes. Writers cut what could become larger.
+const MAX_RAW: u64 = 64 << 20;
+/// log2 of the most bytes that a compressed value may refer back to, which bounds the memory of
+/// reading it.
+const MAX_WINDOW_LOG: u32 = 24;
+
+/// Stored bytes that are not what was written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Damaged(pub(super) String);
+
+impl Damaged {
+    fn new(what: impl Into<String>) -> Self {
+        Self(what.into())
+    }
+}
+
+/// How hard to compress: what is rewritten rarely is worth more time.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Effort {
+    /// Values that are written every few seconds and rolled up soon.
+    Quick,
+    /// Values that stay.
+    Thorough,
+}
+
+/// The message as a value.
+pub(super) fn pack(message: &impl Message, effort: Effort) -> Result<Vec<u8>, Damaged> {
+    let raw = message.encode_to_vec();
+    if raw.len() as u64 > MAX_RAW {
+        return Err(Damaged::new(format!("a value of {} bytes is too large to store", raw.len())));
+    }
+    let level = match effort {
+        Effort::Quick => 1,
+        Effort::Thorough => 6,
+    };
+    let compress = || {
+        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), level)?;
+        encoder.include_checksum(true)?;
+        encoder.window_log(20)?;
+        std::io::Write::write_all(&mut encoder, &raw)?;
+        encoder.finish()
+    };
+    compress().map_err(|error: std::io::Error| Damaged::new(format!("cannot be compressed: {error}")))
+}
+
+/// The message of a value. Total: any bytes give a message or an error, in bounded memory.
+pub(super) fn unpack<M: Message + Default>(bytes: &[u8]) -> Result<M, Damaged> {
+    let decompress = || {
+        let mut decoder = zstd::stream::read::Decoder::with_buffer(bytes)?.single_frame();
+        decoder.window_log_max(MAX_WINDOW_LOG)?;
+        let mut raw = Vec::new();
+        decoder.take(MAX_RAW + 1).read_to_end(&mut raw)?;
+        Ok(raw)
+    };
+    let raw = decompress()
+        .map_err(|error: std::io::Error| Damaged::new(format!("cannot be decompressed: {error}")))?;
+    if raw.len() as u64 > MAX_RAW {
+        return Err(Damaged::new("is too large"));
+    }
+    M::decode(raw.as_slice()).map_err(|error| Damaged::new(format!("is not a message: {error}")))
+}
+
+/// Nanoseconds since 1970; times before it count as 1970, those after 2554 as then.
+pub(super) fn nanos(at: SystemTime) -> u64 {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The time of [`nanos`].
+pub(super) fn time(nanos: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)
+}

@@ -1,0 +1,290 @@
+//! The rows of one profile, as columns of small numbers.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
+use rustc_hash::FxHashMap;
+
+use super::{Damaged, Effort, format, pack, unpack};
+use crate::model::{Activity, Loss, ProfileKind, StackQuality, Stage, TaskState, Value};
+
+/// Most that the records or nanoseconds of one value of rows can sum up to, so that sums of values
+/// cannot overflow. 320 000 threads make so many nanoseconds in an hour.
+const MAX_TOTAL: u64 = 1 << 60;
+/// Most that one line of a loss can be, for the same reason.
+const MAX_LOSS: u64 = 1 << 48;
+
+/// Who, where, doing what: ids of a dictionary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(in crate::store) struct Row {
+    pub(in crate::store) labels: u32,
+    pub(in crate::store) stack: u32,
+    pub(in crate::store) activity: Activity,
+}
+
+/// The rows of one profile whose labels and stacks are ids of one dictionary.
+#[derive(Clone, Debug)]
+pub(in crate::store) struct Table {
+    pub(in crate::store) kind: ProfileKind,
+    pub(in crate::store) rows: FxHashMap<Row, Value>,
+    pub(in crate::store) quality: StackQuality,
+    pub(in crate::store) loss: Loss,
+}
+
+impl Table {
+    pub(in crate::store) fn new(kind: ProfileKind) -> Self {
+        Self { kind, rows: FxHashMap::default(), quality: StackQuality::default(), loss: Loss::default() }
+    }
+
+    pub(in crate::store) fn add(&mut self, row: Row, value: Value) {
+        let sum = self.rows.entry(row).or_default();
+        // What comes from a file may be anything.
+        sum.count = sum.count.saturating_add(value.count);
+        sum.ns = sum.ns.saturating_add(value.ns);
+    }
+
+    /// The table as a value.
+    pub(in crate::store) fn write(&self, segment: u64, effort: Effort) -> Result<Vec<u8>, Damaged> {
+        pack(&self.message(segment), effort)
+    }
+
+    pub(super) fn message(&self, segment: u64) -> format::Rows {
+        let mut rows: Vec<(&Row, &Value)> = self.rows.iter().collect();
+        rows.sort_unstable_by_key(|(row, _)| **row);
+        let unit_ns = rows.first().map_or(0, |(_, value)| value.ns / value.count.max(1));
+        let mut message = format::Rows {
+            kind: kind_number(self.kind),
+            segment,
+            unit_ns,
+            quality: Some(write_quality(&self.quality)),
+            loss: write_loss(&self.loss),
+            ..format::Rows::default()
+        };
+        let (mut labels, mut stack) = (0_u32, 0_u32);
+        for (row, value) in rows {
+            message.labels.push(row.labels.wrapping_sub(labels) as i32);
+            message.stack.push(row.stack.wrapping_sub(stack) as i32);
+            message.activity.push(activity_number(row.activity));
+            message.count.push(value.count);
+            message.rest_ns.push(value.ns.wrapping_sub(value.count.wrapping_mul(unit_ns)) as i64);
+            (labels, stack) = (row.labels, row.stack);
+        }
+        message
+    }
+}
+
+/// Reads a value of rows, hands each row to `each`, and returns what is known of all of them.
+/// Whether ids exist in the dictionary is for `each` to find out.
+pub(in crate::store) fn read_rows(
+    bytes: &[u8],
+    kind: ProfileKind,
+    segment: u64,
+    each: impl FnMut(Row, Value) -> Result<(), Damaged>,
+) -> Result<(StackQuality, Loss), Damaged> {
+    let message: format::Rows = unpack(bytes)?;
+    if kind_of(message.kind)? != kind || message.segment != segment {
+        return Err(Damaged::new("rows are not those of this window"));
+    }
+    read_message(message, each)
+}
+
+pub(super) fn read_message(
+    message: format::Rows,
+    mut each: impl FnMut(Row, Value) -> Result<(), Damaged>,
+) -> Result<(StackQuality, Loss), Damaged> {
+    let length = message.labels.len();
+    let others = [message.stack.len(), message.activity.len(), message.count.len(), message.rest_ns.len()];
+    if others.iter().any(|&other| other != length) {
+        return Err(Damaged::new("columns of rows differ in length"));
+    }
+    let (mut labels, mut stack) = (0_u32, 0_u32);
+    let mut total = Value::default();
+    let columns = message.labels.iter().zip(&message.stack).zip(&message.activity);
+    for (((&labels_step, &stack_step), &activity), (&count, &rest_ns)) in
+        columns.zip(message.count.iter().zip(&message.rest_ns))
+    {
+        labels = labels.wrapping_add(labels_step as u32);
+        stack = stack.wrapping_add(stack_step as u32);
+        let activity = activity_of(activity)?;
+        let ns = count.wrapping_mul(message.unit_ns).wrapping_add(rest_ns as u64);
+        total.count = total.count.saturating_add(count);
+        total.ns = total.ns.saturating_add(ns);
+        if total.count > MAX_TOTAL || total.ns > MAX_TOTAL {
+            return Err(Damaged::new("values are too large"));
+        }
+        each(Row { labels, stack, activity }, Value { count, ns })?;
+    }
+    Ok((read_quality(message.quality)?, read_loss(&message.loss)?))
+}
+
+pub(super) fn kind_number(kind: ProfileKind) -> u32 {
+    match kind {
+        ProfileKind::OnCpu => 1,
+        ProfileKind::OffCpu => 2,
+        ProfileKind::Wall => 3,
+    }
+}
+
+pub(super) fn kind_of(number: u32) -> Result<ProfileKind, Damaged> {
+    match number {
+        1 => Ok(ProfileKind::OnCpu),
+        2 => Ok(ProfileKind::OffCpu),
+        3 => Ok(ProfileKind::Wall),
+        _ => Err(Damaged::new(format!("{number} is not a kind of profile"))),
+    }
+}
+
+fn activity_number(activity: Activity) -> u32 {
+    match activity {
+        Activity::OnCpu => 0,
+        Activity::RunQueue => 1,
+        Activity::Preempted => 2,
+        Activity::Blocked(state) => {
+            3 + match state {
+                TaskState::Running => 0,
+                TaskState::Interruptible => 1,
+                TaskState::Uninterruptible => 2,
+                TaskState::Stopped => 3,
+                TaskState::Other => 4,
+            }
+        }
+    }
+}
+
+fn activity_of(number: u32) -> Result<Activity, Damaged> {
+    Ok(match number {
+        0 => Activity::OnCpu,
+        1 => Activity::RunQueue,
+        2 => Activity::Preempted,
+        3 => Activity::Blocked(TaskState::Running),
+        4 => Activity::Blocked(TaskState::Interruptible),
+        5 => Activity::Blocked(TaskState::Uninterruptible),
+        6 => Activity::Blocked(TaskState::Stopped),
+        7 => Activity::Blocked(TaskState::Other),
+        _ => return Err(Damaged::new(format!("{number} is not an activity"))),
+    })
+}
+
+pub(super) fn write_quality(quality: &StackQuality) -> format::Quality {
+    // Taken apart by name: a new count must not be forgotten here.
+    let StackQuality {
+        records,
+        complete,
+        truncated,
+        stopped,
+        guessed,
+        user_missing,
+        kernel_missing,
+        frames,
+        frames_unnamed,
+        user_stacks,
+        user_truncated,
+        frames_unnamed_despite_symbols,
+    } = *quality;
+    format::Quality {
+        records,
+        complete,
+        truncated,
+        stopped: stopped.to_vec(),
+        guessed,
+        user_missing,
+        kernel_missing,
+        frames,
+        frames_unnamed,
+        user_stacks,
+        user_truncated,
+        frames_unnamed_despite_symbols,
+    }
+}
+
+pub(super) fn read_quality(quality: Option<format::Quality>) -> Result<StackQuality, Damaged> {
+    let quality = quality.unwrap_or_default();
+    let counts = [
+        quality.records,
+        quality.complete,
+        quality.truncated,
+        quality.guessed,
+        quality.user_missing,
+        quality.kernel_missing,
+        quality.frames,
+        quality.frames_unnamed,
+        quality.user_stacks,
+        quality.user_truncated,
+        quality.frames_unnamed_despite_symbols,
+    ];
+    if counts.iter().chain(&quality.stopped).any(|&count| count > MAX_TOTAL) {
+        return Err(Damaged::new("counts of stacks are too large"));
+    }
+    let mut stopped = StackQuality::default().stopped;
+    // Reasons that were added since are 0; one that this version does not know cannot be.
+    if quality.stopped.len() > stopped.len() {
+        return Err(Damaged::new("more reasons for stacks that ended early than there are"));
+    }
+    for (count, read) in stopped.iter_mut().zip(quality.stopped) {
+        *count = read;
+    }
+    Ok(StackQuality {
+        records: quality.records,
+        complete: quality.complete,
+        truncated: quality.truncated,
+        stopped,
+        guessed: quality.guessed,
+        user_missing: quality.user_missing,
+        kernel_missing: quality.kernel_missing,
+        frames: quality.frames,
+        frames_unnamed: quality.frames_unnamed,
+        user_stacks: quality.user_stacks,
+        user_truncated: quality.user_truncated,
+        frames_unnamed_despite_symbols: quality.frames_unnamed_despite_symbols,
+    })
+}
+
+pub(super) fn write_loss(loss: &Loss) -> Vec<format::Loss> {
+    let lines = loss.iter().map(|line| format::Loss {
+        stage: match line.stage {
+            Stage::Kernel => 0,
+            Stage::Decode => 1,
+            Stage::Pipeline => 2,
+            Stage::Symbolize => 3,
+            Stage::Store => 4,
+        },
+        reason: line.reason.to_owned(),
+        count: line.count,
+    });
+    lines.collect()
+}
+
+pub(super) fn read_loss(lines: &[format::Loss]) -> Result<Loss, Damaged> {
+    let mut loss = Loss::default();
+    for line in lines {
+        let stage = match line.stage {
+            0 => Stage::Kernel,
+            1 => Stage::Decode,
+            2 => Stage::Pipeline,
+            3 => Stage::Symbolize,
+            4 => Stage::Store,
+            other => return Err(Damaged::new(format!("{other} is not a stage"))),
+        };
+        loss.add(stage, reason(&line.reason), line.count.min(MAX_LOSS));
+    }
+    Ok(loss)
+}
+
+/// A reason as the fixed text that losses hold. Texts are kept for the life of the program, a
+/// bounded number of them: those of this program's own versions are a few dozen.
+fn reason(text: &str) -> &'static str {
+    const MAX_REASONS: usize = 256;
+    const MAX_LENGTH: usize = 120;
+    static REASONS: Mutex<Option<HashSet<&'static str>>> = Mutex::new(None);
+    let mut reasons = REASONS.lock().unwrap_or_else(PoisonError::into_inner);
+    let reasons = reasons.get_or_insert_default();
+    match reasons.get(text) {
+        Some(known) => known,
+        None if reasons.len() < MAX_REASONS && text.len() <= MAX_LENGTH => {
+            let kept: &'static str = Box::leak(text.to_owned().into_boxed_str());
+            reasons.insert(kept);
+            kept
+        }
+        None => "another reason",
+    }
+}
