@@ -205,8 +205,7 @@ mod tests {
     fn the_page() {
         let mut loss = KindLoss::default();
         loss.on_cpu.add(Stage::Kernel, "on-CPU ring full", 7);
-        let mut stacks = KindQuality::default();
-        stacks.on_cpu = StackQuality {
+        let on_cpu = StackQuality {
             records: 12,
             user_stacks: 11,
             complete: 7,
@@ -217,6 +216,7 @@ mod tests {
             frames_unnamed: 4,
             ..StackQuality::default()
         };
+        let stacks = KindQuality { on_cpu, ..KindQuality::default() };
         let status = Status {
             started: SystemTime::UNIX_EPOCH,
             cpu_time: Duration::from_millis(1500),
