@@ -5,6 +5,7 @@ mod bad_input;
 mod browser;
 mod cli;
 mod daemon;
+mod diff;
 mod hidden_files;
 mod lifecycle;
 mod names;

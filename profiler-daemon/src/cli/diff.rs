@@ -39,7 +39,7 @@ Examples:
 #[command(after_help = AFTER_HELP)]
 pub struct DiffArgs {
     /// Both sides; the same as --base and --with
-    #[arg(value_name = "OPERAND", num_args = 2, required_unless_present_all = ["base", "with"])]
+    #[arg(value_names = ["BASE", "WITH"], num_args = 2, required_unless_present_all = ["base", "with"])]
     pub operands: Vec<Operand>,
     /// What it is compared with
     #[arg(

@@ -79,7 +79,7 @@ fn bad_client_arguments() {
     refused("top --output yaml", "use table or json");
     refused("top --by colour", "use frame, process, thread");
     refused("top --focus (", "unclosed group");
-    refused("diff", "OPERAND");
+    refused("diff", "<BASE>");
     refused("diff a.folded", "2 values required");
     refused("diff --base a.folded", "--with");
     refused("diff a.folded b.svg", "only .folded and .json");

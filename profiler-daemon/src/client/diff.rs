@@ -12,6 +12,9 @@ use super::table::{Align, table};
 /// Frames that the error names; all are listed above it.
 const NAMED: usize = 5;
 
+/// Smallest change of a share that is shown: 0.05 percentage points.
+const SHOWN: f64 = 0.0005;
+
 /// The outcome of a comparison, wherever it was made.
 struct Compared {
     /// Frames that changed most.
@@ -48,8 +51,14 @@ pub async fn diff(args: &DiffArgs) -> Result<(), Failure> {
         (None, Some(DiffFormat::Json | DiffFormat::Folded | DiffFormat::Svg)) => {
             output.text(&String::from_utf8_lossy(&compared.rendered))?;
         }
-        (None, None) if compared.changes.is_empty() => say("nothing changed"),
-        (None, None) => output.text(&as_table(&compared.changes, output.columns()))?,
+        (None, None) => {
+            let changes: Vec<Change> = compared.changes.into_iter().filter(is_seen).collect();
+            if changes.is_empty() {
+                say("no share changed by more than 0.05 percentage points");
+            } else {
+                output.text(&as_table(&changes, output.columns()))?;
+            }
+        }
     }
     let [base, with] = &compared.sides;
     say(&format!("base: {base}"));
@@ -61,6 +70,11 @@ pub async fn diff(args: &DiffArgs) -> Result<(), Failure> {
         (Some(gate), Some(verdict)) => judge(gate, verdict),
         _ => Ok(()),
     }
+}
+
+/// Whether the table would show more than zeros.
+fn is_seen(change: &Change) -> bool {
+    [&change.own, &change.total].iter().any(|share| share.change().abs() >= SHOWN)
 }
 
 fn as_table(changes: &[Change], columns: Option<usize>) -> String {
@@ -87,7 +101,7 @@ fn as_table(changes: &[Change], columns: Option<usize>) -> String {
 /// Percentage points, marked where noise explains them.
 fn moved(share: &Share) -> String {
     let points = 100.0 * share.change();
-    if points.abs() < 0.05 {
+    if share.change().abs() < SHOWN {
         return "0.0 ".to_owned();
     }
     format!("{points:+.1}{}", if share.is_clear() { ' ' } else { '~' })

@@ -186,6 +186,24 @@ mod tests {
         assert!(whole.contains("< main\n") && whole.lines().count() < text.lines().count());
     }
 
+    /// Compares with a file in `golden/`; with `BLESS=1` in the environment writes it instead.
+    fn check(file: &str, actual: &str) {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/client/golden").join(file);
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+            return std::fs::write(path, actual).expect("written");
+        }
+        let expected = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(expected == actual, "{file} differs; BLESS=1 writes it anew. Now it is:\n{actual}");
+    }
+
+    #[test]
+    fn layouts_are_as_in_the_golden_files() {
+        check("report.txt", &as_text(&report(), Some(80)));
+        check("report.md", &as_markdown(&report()));
+        check("report.json", &as_json(&report()));
+    }
+
     #[test]
     fn markdown_and_json() {
         let markdown = as_markdown(&report());

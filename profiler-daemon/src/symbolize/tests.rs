@@ -370,3 +370,16 @@ fn the_thread_passes_everything_on_and_ends_with_its_input() {
     assert_eq!(from.blocking_recv().map(|batch| batch.samples.len()), None);
     symbolizer.join().unwrap();
 }
+
+#[test]
+fn thread_and_process_are_told_apart() {
+    let program = Program::c(&["-O1"], |_| {});
+    let labels = resolver().resolve(&program.sample(&[])).labels;
+    assert_eq!((&*labels.comm, &*labels.process), ("tested", "program"));
+    assert_eq!(labels.get("thread").as_deref(), Some("tested"));
+    assert_eq!(labels.get("comm").as_deref(), Some("program"));
+    // A process that is gone before it was seen has its thread's name only.
+    let gone = ProcessId { pid: Pid(4_000_000_000), start_ticks: 1 };
+    let labels = resolver().resolve(&sample(gone, &[], &[])).labels;
+    assert_eq!((&*labels.process, labels.get("comm").as_deref()), ("", Some("tested")));
+}

@@ -8,7 +8,8 @@
 //! 3. It grew at all, beyond the noise of sampling: the lower bound of its growth is above zero.
 //!    Records are taken to come independently, which makes sums of them (compound) Poisson. The
 //!    bound is so wide that two equal programs pass 99 times of 100, whatever the number of frames
-//!    that are looked at (Bonferroni).
+//!    that are looked at (Bonferroni). Waits of one stack are taken to be equally long, so for
+//!    off-CPU profiles the noise is a lower bound.
 //!
 //! Frames that pass 2 but not 3 are counted as undecided: a longer recording would tell.
 
@@ -54,13 +55,17 @@ impl Gate {
     fn exceeded(&self, share: &Share) -> bool {
         self.tests(share) && share.growth > self.fail_over
     }
+
+    fn fails(&self, share: &Share, bound: f64) -> bool {
+        self.exceeded(share) && share.z() > bound
+    }
 }
 
 impl Verdict {
     /// Whether a frame's value fails the gate.
     #[must_use]
     pub fn fails(&self, share: &Share) -> bool {
-        self.gate.is_some_and(|gate| gate.exceeded(share) && share.z() > self.bound)
+        self.gate.is_some_and(|gate| gate.fails(share, self.bound))
     }
 }
 
@@ -85,13 +90,9 @@ impl Diff {
                 verdict.undecided += 1;
             }
         }
-        verdict.failed.sort_by_key(|change| !verdict_fails(gate, bound, &change.own));
+        verdict.failed.sort_by_key(|change| !gate.fails(&change.own, bound));
         Ok(verdict)
     }
-}
-
-fn verdict_fails(gate: Gate, bound: f64, share: &Share) -> bool {
-    gate.exceeded(share) && share.z() > bound
 }
 
 /// The value that a standard normal variable exceeds with probability `p`, for `p` below 1/2:

@@ -14,7 +14,7 @@ use crate::model::ProfileKind;
 pub(super) fn write(diff: &Diff, out: &mut dyn Write) -> io::Result<()> {
     let [base, with] = &diff.sides;
     let mut options = Options::default();
-    options.title = format!("{} - {}", name::clean(&with.title), name::clean(&base.title));
+    options.title = format!("{} compared with {}", name::clean(&with.title), name::clean(&base.title));
     let by = match diff.normalize {
         Normalize::Total => "scaled to equal totals",
         Normalize::Time => "scaled to equal time",
