@@ -117,8 +117,7 @@ async fn run(config: &Config) -> Result<(), AgentError> {
     };
     let kept = Arc::clone(&store);
     let (ready, is_ready) = watch::channel(true);
-    let services =
-        services(config, findings, observer, store, Arc::clone(&captures), watchers, &triggered, is_ready);
+    let services = services(config, findings, observer, watchers, &triggered, is_ready);
     let cancel = CancellationToken::new();
     let servers = tokio::spawn(api::serve(bound, services, cancel.clone()));
     info!(pid = std::process::id(), "serving");
@@ -215,8 +214,6 @@ fn services(
     config: &Config,
     findings: Vec<Finding>,
     observer: Observer,
-    store: Arc<Store>,
-    captures: Arc<Captures>,
     windows: broadcast::Sender<Window>,
     triggered: &Triggered,
     ready: watch::Receiver<bool>,
@@ -224,8 +221,8 @@ fn services(
     let observer = Arc::new(observer);
     let for_metrics = Arc::clone(&observer);
     Services {
-        store,
-        captures,
+        store: Arc::clone(&observer.store),
+        captures: Arc::clone(&observer.captures),
         windows,
         host: Arc::new(procs::host_facts),
         bundles: Arc::clone(&triggered.bundles),

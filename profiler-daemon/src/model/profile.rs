@@ -6,9 +6,7 @@ use std::sync::Arc;
 use indexmap::{IndexMap, IndexSet};
 use rustc_hash::FxBuildHasher;
 
-use super::{
-    Frame, Labels, Loss, Measure, ProfileKind, Sample, Selector, StackFlags, StopReason, TaskState, WalkEnd,
-};
+use super::{Frame, Labels, Loss, Measure, ProfileKind, Sample, Selector, StackQuality, TaskState};
 
 type Set<T> = IndexSet<T, FxBuildHasher>;
 
@@ -74,91 +72,6 @@ impl std::ops::AddAssign for Value {
     fn add_assign(&mut self, other: Self) {
         self.count += other.count;
         self.ns += other.ns;
-    }
-}
-
-/// How many records have which flaw.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StackQuality {
-    /// All records.
-    pub records: u64,
-    /// Records of threads that have a user stack: what the shares of complete and stopped ones are of.
-    pub user_stacks: u64,
-    /// User stacks walked to the outermost frame.
-    pub complete: u64,
-    /// User or kernel stacks cut at the depth limit.
-    pub truncated: u64,
-    /// User stacks cut at the depth limit.
-    pub user_truncated: u64,
-    /// User stacks that ended early, by reason: see [`StopReason::ALL`].
-    pub stopped: [u64; StopReason::ALL.len()],
-    /// Stacks with frames found by following the frame pointer, for want of unwinding tables.
-    pub guessed: u64,
-    /// No user stack although the thread has one.
-    pub user_missing: u64,
-    /// The kernel stack could not be read.
-    pub kernel_missing: u64,
-    /// Frames of all records.
-    pub frames: u64,
-    /// Frames without a name.
-    pub frames_unnamed: u64,
-    /// Frames without a name although their file has symbols: see [`super::Module::has_symbols`].
-    pub frames_unnamed_despite_symbols: u64,
-}
-
-impl StackQuality {
-    /// Counts one record.
-    pub fn add(&mut self, flags: StackFlags, stack: &[Arc<Frame>]) {
-        self.records += 1;
-        self.user_stacks += u64::from(flags.walk != WalkEnd::None || flags.user_missing);
-        self.user_truncated += u64::from(flags.walk == WalkEnd::Truncated);
-        self.complete += u64::from(flags.walk == WalkEnd::Complete);
-        self.truncated += u64::from(flags.kernel_truncated || flags.walk == WalkEnd::Truncated);
-        for (count, reason) in self.stopped.iter_mut().zip(StopReason::ALL) {
-            *count += u64::from(flags.walk == WalkEnd::Stopped(reason));
-        }
-        self.guessed += u64::from(flags.guessed);
-        self.user_missing += u64::from(flags.user_missing);
-        self.kernel_missing += u64::from(flags.kernel_missing);
-        self.frames += stack.len() as u64;
-        for frame in stack.iter().filter(|frame| !frame.named) {
-            self.frames_unnamed += 1;
-            let has_symbols = frame.module.as_ref().is_some_and(|module| module.has_symbols);
-            self.frames_unnamed_despite_symbols += u64::from(has_symbols);
-        }
-    }
-
-    /// User stacks that ended early, for whatever reason.
-    #[must_use]
-    pub fn stopped_early(&self) -> u64 {
-        self.stopped.iter().sum()
-    }
-
-    /// The reasons for which user stacks ended early and how many did, most frequent first.
-    #[must_use]
-    pub fn stop_counts(&self) -> Vec<(StopReason, u64)> {
-        let mut counts: Vec<_> =
-            StopReason::ALL.into_iter().zip(self.stopped).filter(|(_, count)| *count > 0).collect();
-        counts.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
-        counts
-    }
-
-    /// Adds another profile's counts.
-    pub fn merge(&mut self, other: &Self) {
-        self.records += other.records;
-        self.user_stacks += other.user_stacks;
-        self.user_truncated += other.user_truncated;
-        self.complete += other.complete;
-        self.truncated += other.truncated;
-        for (count, more) in self.stopped.iter_mut().zip(other.stopped) {
-            *count += more;
-        }
-        self.guessed += other.guessed;
-        self.user_missing += other.user_missing;
-        self.kernel_missing += other.kernel_missing;
-        self.frames += other.frames;
-        self.frames_unnamed += other.frames_unnamed;
-        self.frames_unnamed_despite_symbols += other.frames_unnamed_despite_symbols;
     }
 }
 
@@ -427,7 +340,7 @@ fn intern<T: Eq + Hash>(set: &mut Set<Arc<T>>, value: &Arc<T>) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{FrameKind, Module};
+    use crate::model::FrameKind;
 
     fn frame(name: &str) -> Arc<Frame> {
         Arc::new(Frame {
@@ -454,43 +367,6 @@ mod tests {
         let profile = profile(ProfileKind::OffCpu, &[("a", 600), ("b", 600), ("c", 900)]);
         assert_eq!(profile.entries().map(|entry| entry.shown).sum::<u64>(), 2);
         assert_eq!(profile.total_shown(), 2);
-    }
-
-    #[test]
-    fn every_user_stack_has_one_end_and_kernel_threads_have_none() {
-        let ends = [
-            WalkEnd::Complete,
-            WalkEnd::Truncated,
-            WalkEnd::Stopped(StopReason::NoRule),
-            WalkEnd::Stopped(StopReason::NoRule),
-            WalkEnd::Stopped(StopReason::NoTable),
-            WalkEnd::None,
-        ];
-        let mut quality = StackQuality::default();
-        for walk in ends {
-            quality.add(StackFlags { walk, ..StackFlags::default() }, &[frame("a")]);
-        }
-        // The kernel's half is cut as well: that is another stack.
-        let flags = StackFlags { user_missing: true, kernel_truncated: true, ..StackFlags::default() };
-        quality.add(flags, &[]);
-        quality.merge(&quality.clone());
-        assert_eq!((quality.records, quality.user_stacks, quality.frames), (14, 12, 12));
-        assert_eq!((quality.complete, quality.user_truncated, quality.truncated), (2, 2, 4));
-        assert_eq!(quality.stop_counts(), [(StopReason::NoRule, 4), (StopReason::NoTable, 2)]);
-        assert_eq!(quality.stopped_early(), 6);
-        let ends = quality.complete + quality.user_truncated + quality.stopped_early();
-        assert_eq!(ends + quality.user_missing, quality.user_stacks);
-    }
-
-    #[test]
-    fn an_unnamed_frame_of_a_file_with_symbols_is_a_gap() {
-        let module = |has_symbols| Some(Arc::new(Module { path: "a".into(), build_id: None, has_symbols }));
-        let unnamed = |module| Arc::new(Frame { named: false, module, ..(*frame("[a+0x1]")).clone() });
-        let stack = [unnamed(module(true)), unnamed(module(false)), unnamed(None), frame("a")];
-        let mut quality = StackQuality::default();
-        quality.add(StackFlags::default(), &stack);
-        quality.merge(&quality.clone());
-        assert_eq!((quality.frames_unnamed, quality.frames_unnamed_despite_symbols), (6, 2));
     }
 
     #[test]

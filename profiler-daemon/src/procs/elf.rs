@@ -64,7 +64,7 @@ pub struct Segment {
     pub executable: bool,
 }
 
-/// A section of a [`NAMED`] name.
+/// A section that is known by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NamedSection {
     /// Its name.
@@ -137,7 +137,7 @@ impl ElfInfo {
         })
     }
 
-    /// The section of one of the [`NAMED`] names.
+    /// The section of this name, if it is one of those that are kept.
     #[must_use]
     pub fn section(&self, name: &str) -> Option<&NamedSection> {
         self.named.iter().find(|section| section.name == name)

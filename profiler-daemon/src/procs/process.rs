@@ -166,7 +166,7 @@ impl Process {
 
     /// It becomes another program, of which nothing is mapped yet.
     pub(super) fn begin_image(&mut self, at: MonoNs) {
-        let ended = std::mem::replace(&mut self.image, Image::default());
+        let ended = std::mem::take(&mut self.image);
         self.past.push((at, ended));
         if self.past.len() > MAX_PAST {
             self.past.remove(0);
@@ -218,8 +218,6 @@ impl Image {
         }
     }
 }
-
-/// A range of executable memory.
 
 impl Mapping {
     /// Offset in the file of an address in this mapping.

@@ -21,7 +21,7 @@ const ALLOWED: [(&str, &[&str]); 19] = [
     ("render", &["model", "proto"]),
     ("capture", &["model", "config", "store"]),
     ("bundle", &["model", "store", "render", "capture"]),
-    ("trigger", &["model", "config", "procs", "capture", "bundle"]),
+    ("trigger", &["model", "config", "procs", "store", "capture", "bundle"]),
     ("api", &["model", "config", "store", "capture", "render", "proto", "bundle", "trigger"]),
     ("telemetry", &["model"]),
     ("client", &["model", "render", "proto", "cli"]),
