@@ -84,8 +84,8 @@ fn runtimes_name_their_containers() {
 
     // Rootless: the list in the user's home. Nobody else's is asked.
     let host = Host::new();
-    host.write("etc/passwd", "root:x:0:0::/root:/bin/sh\nme:x:1000:1000::/home/me:/bin/sh\n");
-    host.write("home/me/.local/share/containers/storage/overlay-containers/containers.json", &list);
+    host.write("etc/passwd", "root:x:0:0::/root:/bin/sh\nme:x:1000:1000::/users/me:/bin/sh\n");
+    host.write("users/me/.local/share/containers/storage/overlay-containers/containers.json", &list);
     let rootless =
         |user| format!("/user.slice/user-{user}.slice/user@{user}.service/user.slice/libpod-{A}.scope");
     assert_eq!(host.place(&rootless(1000)), ["cache", "", ""]);
