@@ -54,7 +54,7 @@ impl Iterator for DiffChunks {
 
     fn next(&mut self) -> Option<Self::Item> {
         let part = match self.summary.take() {
-            Some(summary) => Part::Summary(summary),
+            Some(summary) => Part::Summary(Box::new(summary)),
             None => Part::Text(text(&self.pieces.next()?)),
         };
         Some(Ok(DiffResponse { part: Some(part) }))

@@ -66,7 +66,7 @@ pub struct DiffArgs {
     #[arg(long, value_name = "PERCENT", value_parser = values::percent)]
     pub fail_over: Option<f64>,
     /// Judge frames with at least this share of the whole
-    #[arg(long, value_name = "PERCENT", default_value = "1%", value_parser = values::percent, requires = "fail_over")]
+    #[arg(long, value_name = "PERCENT", default_value = "2%", value_parser = values::percent, requires = "fail_over")]
     pub min_share: f64,
     /// Most rows that are shown, 1 to 1000
     #[arg(long, value_name = "N", default_value = "30", value_parser = clap::value_parser!(u32).range(1..=1000))]

@@ -84,7 +84,7 @@ fn canned_diff(request: DiffRequest) -> Vec<Result<DiffResponse, Status>> {
     let summary = DiffSummary { base: Some(summary.clone()), with: Some(summary), rows: vec![row], verdict };
     let part = |part| Ok(DiffResponse { part: Some(part) });
     let texts = ["a;slow 20 ", "30\n"].map(|text| part(diff_response::Part::Text(text.to_owned())));
-    std::iter::once(part(diff_response::Part::Summary(summary))).chain(texts).collect()
+    std::iter::once(part(diff_response::Part::Summary(Box::new(summary)))).chain(texts).collect()
 }
 
 /// Captures of process 9 fail; all others end well.

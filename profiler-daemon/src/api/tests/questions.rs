@@ -38,7 +38,7 @@ async fn diff(server: &Server, request: DiffRequest) -> Result<(DiffSummary, Str
         Part::Text(text) => text,
         Part::Summary(_) => panic!("two summaries"),
     });
-    Ok((summary, texts.collect()))
+    Ok((*summary, texts.collect()))
 }
 
 fn request(format: DiffFormat) -> DiffRequest {

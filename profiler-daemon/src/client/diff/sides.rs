@@ -48,7 +48,7 @@ pub(super) async fn compare_there(
         daemon.in_time(until.saturating_duration_since(Instant::now()), parts.message()).await?
     {
         match message.part {
-            Some(Part::Summary(summary)) => facts = Some(summary),
+            Some(Part::Summary(summary)) => facts = Some(*summary),
             Some(Part::Text(text)) => rendered.extend_from_slice(text.as_bytes()),
             None => {}
         }

@@ -82,10 +82,10 @@ fn runtimes_name_their_containers() {
     assert_eq!(host.place(&format!("/machine.slice/libpod-{A}.scope/container")), ["cache", "", ""]);
     assert_eq!(host.place(&format!("/machine.slice/libpod-{B}.scope")), [&B[..12], "", ""]);
 
-    // Rootless: the list in the user's own directory. Nobody else's is asked.
+    // Rootless: the list in the user's home. Nobody else's is asked.
     let host = Host::new();
-    host.write("etc/passwd", "root:x:0:0::/root:/bin/sh\nme:x:1000:1000::/people/me:/bin/sh\n");
-    host.write("people/me/.local/share/containers/storage/overlay-containers/containers.json", &list);
+    host.write("etc/passwd", "root:x:0:0::/root:/bin/sh\nme:x:1000:1000::/users/me:/bin/sh\n");
+    host.write("users/me/.local/share/containers/storage/overlay-containers/containers.json", &list);
     let rootless =
         |user| format!("/user.slice/user-{user}.slice/user@{user}.service/user.slice/libpod-{A}.scope");
     assert_eq!(host.place(&rootless(1000)), ["cache", "", ""]);
