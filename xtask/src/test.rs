@@ -9,9 +9,8 @@ use crate::{build_ebpf, packages};
 /// What the tests need of Debian: compilers and linkers for the workloads, programs whose stacks are
 /// looked at, a browser for the flame graphs, `readelf` to compare unwinding tables with, what packs
 /// a symbol table into a file. Go is large and stays optional.
-const PACKAGES: [&str; 10] = [
-    "binutils", "chromium", "g++", "gcc", "libc6-dev", "lld", "openssl", "python3", "sqlite3", "xz-utils",
-];
+const PACKAGES: [&str; 10] =
+    ["binutils", "chromium", "g++", "gcc", "libc6-dev", "lld", "openssl", "python3", "sqlite3", "xz-utils"];
 
 /// Names the object that `profiler-daemon/build.rs` embeds in place of the one checked in.
 const OBJECT_OVERRIDE: &str = "PROFILER_EBPF_OBJECT";
