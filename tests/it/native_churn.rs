@@ -87,7 +87,7 @@ fn native_stacks_of_a_program_are_whole_at_once_after_exec() -> Result<()> {
     // CPU time goes on counting across exec: the second one has two seconds of its own.
     let first = second.line().iter().fold(native("nat-first", &[], 2.0, "spin")?, Workload::arg);
     let outcome =
-        recording.record_workload("-d 100s -F 997 --walks check", &["a.json"], &first)?.expect_code(0)?;
+        recording.record_workload("-d 230s -F 997 --walks check", &["a.json"], &first)?.expect_code(0)?;
     let stacks = recording.stacks("a.json")?;
     let chain = deep_chain(&["spin_leaf"]);
     let judged = chain.judge(stacks.of("nat-second"));
@@ -109,7 +109,7 @@ fn native_a_library_loaded_later_is_named_and_its_stacks_are_whole() -> Result<(
     let (host, plugins) = host_and_plugins(dir.path(), 1)?;
     let workload = Workload::of(host, 3.0)?.arg("once").arg(&plugins[0]);
     let outcome =
-        recording.record_workload("-d 100s -F 997 --walks check", &["a.json"], &workload)?.expect_code(0)?;
+        recording.record_workload("-d 230s -F 997 --walks check", &["a.json"], &workload)?.expect_code(0)?;
     let stacks = recording.stacks("a.json")?;
     let (alone, in_library): (Vec<&Stack>, Vec<&Stack>) = stacks
         .of("host")
@@ -141,7 +141,7 @@ fn native_short_lives_are_seen_under_their_own_name() -> Result<()> {
     let _exclusive = require_root!();
     let recording = Recording::new()?;
     let workload = short(12.0, 200, COMM)?;
-    let options = format!("-d 100s -F {FREQUENCY_HZ} --walks check");
+    let options = format!("-d 230s -F {FREQUENCY_HZ} --walks check");
     let outcome = recording.record_workload(&options, &["a.json"], &workload)?.expect_code(0)?;
     let truth = workload.truth()?;
     let stacks = recording.stacks("a.json")?;

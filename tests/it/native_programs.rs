@@ -54,7 +54,7 @@ fn assert_complete_and_named(name: &str, program: &str, arguments: &[&str]) -> R
     let line: Vec<OsString> =
         std::iter::once(program.into()).chain(arguments.iter().map(OsString::from)).collect();
     let outcome =
-        recording.record_command("-d 100s -F 997 --walks check", &["a.json"], &line)?.expect_code(0)?;
+        recording.record_command("-d 230s -F 997 --walks check", &["a.json"], &line)?.expect_code(0)?;
     let stacks = recording.stacks("a.json")?;
     remove_perf_maps(&stacks);
     let quality = stacks.quality;

@@ -66,7 +66,10 @@ impl Recording {
         let mut line = self.line(options, files);
         line.push("--".into());
         line.extend(command_line.iter().cloned());
-        Running::start(command(line)?)?.wait_at_most(2 * LIMIT)
+        let mut command = command(line)?;
+        // What a program leaves behind goes with the recording.
+        command.current_dir(self.dir.path());
+        Running::start(command)?.wait_at_most(2 * LIMIT)
     }
 
     /// Records these workloads, one after the other. Each must end with success.

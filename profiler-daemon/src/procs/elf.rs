@@ -77,10 +77,21 @@ pub struct NamedSection {
     pub address: u64,
 }
 
-/// The sections kept in [`ElfInfo::named`]: what Go's linker writes, and the compressed symbol table
-/// of Fedora and its kin (MiniDebugInfo). Position-independent Go programs prefix theirs.
-const NAMED: [&str; 7] =
-    [".text", ".rela", ".rela.dyn", ".gopclntab", ".data.rel.ro.gopclntab", ".go.module", ".gnu_debugdata"];
+/// The sections kept in [`ElfInfo::named`]: what Go's linker writes, the compressed symbol table of
+/// Fedora and its kin (MiniDebugInfo), and the stubs that calls of other files go through.
+/// Position-independent Go programs prefix theirs.
+const NAMED: [&str; 10] = [
+    ".text",
+    ".rela",
+    ".rela.dyn",
+    ".gopclntab",
+    ".data.rel.ro.gopclntab",
+    ".go.module",
+    ".gnu_debugdata",
+    ".plt",
+    ".plt.sec",
+    ".plt.got",
+];
 
 /// A compressed section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

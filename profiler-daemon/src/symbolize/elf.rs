@@ -14,7 +14,7 @@ use blazesym::symbolize::{Input, Sym, Symbolized, Symbolizer, evict};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::model::Loss;
-use crate::procs::{ElfInfo, ObjectFile};
+use crate::procs::{ElfInfo, NamedSection, ObjectFile};
 
 use super::debug_files::{self, DebugFile, OpenInRoot};
 use super::debuginfod::{Answer, Debuginfod};
@@ -95,6 +95,15 @@ struct Loaded {
     used: Instant,
 }
 
+/// The section of stubs that an address lies in. Each jumps to a function of another file, through an
+/// address that the dynamic linker fills in.
+fn stubs(elf: &ElfInfo, address: u64) -> Option<&NamedSection> {
+    let holds = |section: &&NamedSection| {
+        address.checked_sub(section.address).is_some_and(|inside| inside < section.size)
+    };
+    [".plt", ".plt.sec", ".plt.got"].iter().filter_map(|name| elf.section(name)).find(holds)
+}
+
 impl ElfSymbols {
     pub(super) fn new(options: ElfOptions) -> Self {
         Self {
@@ -113,6 +122,24 @@ impl ElfSymbols {
     /// in the root of a process that maps it; `report` is told once for a file why it gives less
     /// than it might.
     pub(super) fn find(
+        &mut self,
+        file: &Arc<ObjectFile>,
+        address: u64,
+        in_root: OpenInRoot<'_>,
+        report: impl FnMut(Reason),
+    ) -> Option<Found> {
+        let found = self.find_symbol(file, address, in_root, report);
+        // `_init`, which lies before the stubs, has no size: to a symbol table it goes on into them.
+        match file.elf().and_then(|elf| stubs(elf, address)) {
+            Some(stubs) if found.as_ref().is_none_or(|found| found.address < stubs.address) => {
+                let name = format!("[{}]", stubs.name.trim_start_matches('.'));
+                Some(Found { name, address: stubs.address, source: None, inlined: Vec::new() })
+            }
+            _ => found,
+        }
+    }
+
+    fn find_symbol(
         &mut self,
         file: &Arc<ObjectFile>,
         address: u64,

@@ -49,6 +49,31 @@ fn find(symbols: &mut ElfSymbols, file: &Arc<ObjectFile>, address: u64) -> (Opti
 }
 
 #[test]
+fn stubs_are_not_taken_for_the_function_before_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, source) = (dir.path().join("p"), dir.path().join("p.c"));
+    std::fs::write(&source, "#include <stdio.h>\nint main(void) { return puts(\"x\") + getchar(); }\n")
+        .unwrap();
+    // Lazy binding: without it the linker may do without stubs.
+    let built =
+        Command::new("gcc").args(["-O1", "-fplt", "-Wl,-z,lazy", "-o"]).arg(&path).arg(&source).status();
+    assert!(built.unwrap().success());
+    let file = object(&path, 1);
+    let plt = *file.elf().unwrap().section(".plt").expect("it calls functions of another file");
+    let mut symbols = ElfSymbols::new(options());
+    // The first entry is the linker's own; calls go to those after it.
+    for address in [plt.address, plt.address + 16, plt.address + plt.size - 1] {
+        let found = find(&mut symbols, &file, address).0.unwrap();
+        assert_eq!((&*found.name, found.address), ("[plt]", plt.address));
+    }
+    let nm = Command::new("nm").arg(&path).output().unwrap();
+    let text = String::from_utf8(nm.stdout).unwrap();
+    let init = text.lines().find_map(|line| line.strip_suffix(" T _init").or(line.strip_suffix(" t _init")));
+    let init = u64::from_str_radix(init.unwrap(), 16).unwrap();
+    assert_eq!(find(&mut symbols, &file, init + 1).0.unwrap().name, "_init");
+}
+
+#[test]
 fn large_debug_information_is_left_alone_but_the_symbol_table_serves() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("p");
