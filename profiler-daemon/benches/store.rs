@@ -123,7 +123,11 @@ impl Host {
         let modules: Vec<Arc<Module>> = (0..60)
             .map(|module| {
                 let build_id = Some(format!("{:040x}", module * 7919).into());
-                Arc::new(Module { path: format!("/usr/lib/libservice{module}.so").into(), build_id })
+                Arc::new(Module {
+                    path: format!("/usr/lib/libservice{module}.so").into(),
+                    build_id,
+                    has_symbols: true,
+                })
             })
             .collect();
         let frames: Vec<Arc<Frame>> = (0..12_000_u64)
