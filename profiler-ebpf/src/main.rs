@@ -3,17 +3,21 @@
 #![no_main]
 
 mod arch;
+mod clock;
 mod emit;
 mod filter;
 mod follow;
+mod interval;
 mod lifecycle;
 mod maps;
 mod measure;
 mod offcpu;
 mod oncpu;
+mod rseq;
 mod rules;
 mod sweep;
 mod task;
+mod user_stack;
 mod walk;
 mod window;
 
@@ -38,6 +42,13 @@ pub fn off_cpu_switch(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_wakeup")]
 pub fn off_cpu_wakeup(ctx: BtfTracePointContext) -> i32 {
     offcpu::wakeup(&ctx);
+    0
+}
+
+/// A thread that was off the CPU goes back to user mode.
+#[btf_tracepoint(function = "rseq_update")]
+pub fn off_cpu_rseq(ctx: BtfTracePointContext) -> i32 {
+    rseq::update(&ctx);
     0
 }
 
@@ -98,6 +109,13 @@ pub extern "C" fn on_cpu_walk_step(_round: u32) -> u32 {
 #[inline(never)]
 pub extern "C" fn off_cpu_walk_step(_round: u32) -> u32 {
     offcpu::walk_step()
+}
+
+/// The same for walks on the way back to user mode.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn rseq_walk_step(_round: u32) -> u32 {
+    rseq::walk_step()
 }
 
 /// GPL-compatible, as the kernel demands of programs that use its tracing helpers.

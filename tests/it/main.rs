@@ -9,6 +9,8 @@ mod hidden_files;
 mod lifecycle;
 mod names;
 mod off_cpu;
+mod off_cpu_clock;
+mod off_cpu_cost;
 mod on_cpu;
 mod recording;
 mod signals;

@@ -76,7 +76,17 @@ impl Site {
     /// # Errors
     /// When it ends or does not serve in time; the message holds what it said.
     pub fn start(&self) -> Result<Daemon<'_>> {
-        let mut running = self.spawn()?;
+        self.start_with(&[])
+    }
+
+    /// The same with more flags.
+    ///
+    /// # Errors
+    /// As [`Site::start`].
+    pub fn start_with(&self, flags: &[&str]) -> Result<Daemon<'_>> {
+        let mut command = self.command()?;
+        command.args(flags);
+        let mut running = Running::start(command)?;
         let ready = wait_for("the daemon to serve", READY_LIMIT, || {
             if !running.is_running()? {
                 // No use waiting any longer: say so at once, as an answer.

@@ -3,6 +3,7 @@
 mod child;
 mod daemon;
 mod error;
+mod guard;
 mod kernel_task;
 mod outputs;
 mod own_cost;

@@ -103,6 +103,9 @@ pub(super) fn summary(summary: &Summary) -> proto::ProfileSummary {
             truncated: quality.truncated,
             stopped: quality.stopped_early(),
             user_missing: quality.user_missing,
+            user_borrowed: quality.user_borrowed,
+            clock_period: (quality.clock_period_ns > 0)
+                .then(|| length(Duration::from_nanos(quality.clock_period_ns))),
             frames: quality.frames,
             frames_unnamed: quality.frames_unnamed,
         }),
@@ -163,6 +166,7 @@ pub(super) fn status(status: &model::Status) -> proto::StatusResponse {
         oldest: status.oldest.map(Into::into),
         newest: status.newest.map(Into::into),
         captures_running: status.captures_running,
+        off_cpu_period: status.off_cpu_period.map(length),
     }
 }
 

@@ -41,6 +41,8 @@ pub(super) fn read(runs: super::Runs) -> Result<KernelLayout, KernelError> {
         has_bpf_loop: u32::from(has_bpf_loop(&types) && !runs.without_bpf_loop),
         check_walks: u32::from(runs.check_walks),
         time_walks: u32::from(runs.time_walks),
+        // Before 6.19 the address itself, from then on the first member of a structure.
+        task_rseq: task.field("rseq").unwrap_or(ABSENT),
         self_tgid: std::process::id(),
     })
 }

@@ -7,7 +7,7 @@ use indexmap::{IndexMap, IndexSet};
 use rustc_hash::FxBuildHasher;
 
 use super::{
-    Frame, Labels, Loss, Measure, ProfileKind, Sample, Selector, StackFlags, StopReason, TaskState, WalkEnd,
+    Frame, Labels, Loss, Measure, ProfileKind, Sample, Selector, StackFlags, StopReason, Wait, WalkEnd,
 };
 
 type Set<T> = IndexSet<T, FxBuildHasher>;
@@ -38,8 +38,8 @@ struct Key {
 pub enum Activity {
     /// Running.
     OnCpu,
-    /// Waiting for something, in this state.
-    Blocked(TaskState),
+    /// Waiting for this.
+    Blocked(Wait),
     /// Woken, waiting for a CPU.
     RunQueue,
     /// Runnable all along, waiting for a CPU.
@@ -52,9 +52,7 @@ impl Activity {
     pub fn marker(self) -> Option<&'static str> {
         match self {
             Self::OnCpu => None,
-            Self::Blocked(TaskState::Uninterruptible) => Some("[blocked: uninterruptible]"),
-            Self::Blocked(TaskState::Stopped) => Some("[blocked: stopped]"),
-            Self::Blocked(_) => Some("[blocked]"),
+            Self::Blocked(wait) => Some(wait.marker()),
             Self::RunQueue => Some("[run-queue]"),
             Self::Preempted => Some("[preempted]"),
         }
@@ -92,8 +90,12 @@ pub struct StackQuality {
     pub guessed: u64,
     /// No user stack although the thread has one.
     pub user_missing: u64,
+    /// User stacks borrowed from an earlier wait at the same place.
+    pub user_borrowed: u64,
     /// The kernel stack could not be read.
     pub kernel_missing: u64,
+    /// Longest period of the off-CPU clocks, ns; 0 where none had a part in it.
+    pub clock_period_ns: u64,
     /// Frames of all records.
     pub frames: u64,
     /// Frames without a name.
@@ -110,6 +112,7 @@ impl StackQuality {
         }
         self.guessed += u64::from(flags.guessed);
         self.user_missing += u64::from(flags.user_missing);
+        self.user_borrowed += u64::from(flags.borrowed);
         self.kernel_missing += u64::from(flags.kernel_missing);
         self.frames += stack.len() as u64;
         self.frames_unnamed += stack.iter().filter(|frame| !frame.named).count() as u64;
@@ -131,6 +134,8 @@ impl StackQuality {
         }
         self.guessed += other.guessed;
         self.user_missing += other.user_missing;
+        self.user_borrowed += other.user_borrowed;
+        self.clock_period_ns = self.clock_period_ns.max(other.clock_period_ns);
         self.kernel_missing += other.kernel_missing;
         self.frames += other.frames;
         self.frames_unnamed += other.frames_unnamed;
@@ -178,10 +183,12 @@ impl Profile {
         };
         match sample.measure {
             Measure::OnCpu { period_ns } => row(Activity::OnCpu, period_ns),
-            Measure::OffCpu { blocked_ns, run_queue_ns, preempted_ns, state, .. } => {
-                row(Activity::Blocked(state), blocked_ns);
+            Measure::OffCpu { blocked_ns, run_queue_ns, preempted_ns, wait, sampled, .. } => {
+                row(Activity::Blocked(wait), blocked_ns);
                 row(Activity::RunQueue, run_queue_ns);
                 row(Activity::Preempted, preempted_ns);
+                let period_ns = sampled.by_clock.map_or(0, |clock| clock.period_ns);
+                self.quality.clock_period_ns = self.quality.clock_period_ns.max(period_ns);
             }
         }
     }
@@ -211,8 +218,8 @@ impl Profile {
         };
         match sample.measure {
             Measure::OnCpu { .. } => known(Activity::OnCpu),
-            Measure::OffCpu { blocked_ns, run_queue_ns, preempted_ns, state, .. } => {
-                (blocked_ns == 0 || known(Activity::Blocked(state)))
+            Measure::OffCpu { blocked_ns, run_queue_ns, preempted_ns, wait, .. } => {
+                (blocked_ns == 0 || known(Activity::Blocked(wait)))
                     && (run_queue_ns == 0 || known(Activity::RunQueue))
                     && (preempted_ns == 0 || known(Activity::Preempted))
             }

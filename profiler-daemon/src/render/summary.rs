@@ -23,6 +23,9 @@ pub fn summary_line(profile: &Profile, about: &About) -> String {
         let _ = write!(line, " covered of {asked:.1} s");
     }
     let quality = &profile.quality;
+    if quality.clock_period_ns > 0 {
+        let _ = write!(line, ", a tick every {:?}", Duration::from_nanos(quality.clock_period_ns));
+    }
     let truncated = percent(quality.truncated, quality.records);
     let unnamed = percent(quality.frames_unnamed, quality.frames);
     let _ = write!(
@@ -33,6 +36,7 @@ pub fn summary_line(profile: &Profile, about: &About) -> String {
     for (what, count) in [
         ("stopped early", quality.stopped_early()),
         ("without user stack", quality.user_missing),
+        ("user stack of an earlier wait", quality.user_borrowed),
         ("without kernel stack", quality.kernel_missing),
     ] {
         if count > 0 {
