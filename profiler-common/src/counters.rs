@@ -38,7 +38,17 @@ pub enum Counter {
     PointerWalkNs = 15,
     /// Measuring run: frames they found.
     PointerWalkFrames = 16,
+    /// Off-CPU intervals whose user stack was to be read on the way back to user mode.
+    RseqExpected = 17,
+    /// Times it was read there, for one interval or several.
+    RseqServed = 18,
+    /// User stacks that were read at switch-out for the off-CPU clock.
+    StacksAtSwitchOut = 19,
+    /// User stacks apart that were lost because their ring was full.
+    UserStackRingFull = 20,
+    /// Off-CPU intervals in which the clock ticked, or all of them where it takes every interval.
+    OffCpuTicked = 21,
 }
 
 /// Number of slots in the `COUNTERS` array.
-pub const COUNTERS: u32 = 17;
+pub const COUNTERS: u32 = 22;

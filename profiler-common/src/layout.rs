@@ -54,6 +54,8 @@ pub struct KernelLayout {
     pub check_walks: u32,
     /// 1 in a measuring run: every walk is timed, beside the kernel's own along frame pointers.
     pub time_walks: u32,
+    /// `task_struct.rseq`: where the thread's restartable-sequences area is, or [`ABSENT`].
+    pub task_rseq: u32,
     /// The daemon's own process id: the scheduler hooks leave it out, lest it records its own
     /// recording.
     pub self_tgid: u32,

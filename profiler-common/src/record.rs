@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::limits::COMM_LEN;
 
 /// Version of this layout. A reader refuses records of another one.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// A hit of the on-CPU sampler.
 pub const KIND_ON_CPU: u8 = 1;
@@ -24,6 +24,10 @@ pub const KIND_EXEC: u8 = 5;
 /// The last thread of a process has ended (control ring).
 pub const KIND_EXIT: u8 = 6;
 
+/// The user stack of off-CPU intervals, written apart from them. `sequence` names the last interval
+/// it belongs to and `task_state` the first, `site` where the thread waited.
+pub const KIND_USER_STACK: u8 = 7;
+
 /// The kernel stack was cut at the kernel's own depth limit.
 pub const FLAG_KERNEL_TRUNCATED: u8 = 1 << 0;
 /// At least one user frame was found by following the frame pointer, for want of a table.
@@ -37,7 +41,20 @@ pub const FLAG_KERNEL_THREAD: u8 = 1 << 4;
 /// The interval began before the probes were attached; its start is the start of the trace.
 pub const FLAG_STARTED_BEFORE: u8 = 1 << 5;
 
-/// Fixed part of each record. 104 bytes, 8-byte aligned.
+/// The off-CPU clock wants the interval: it ticked in it, or takes every interval.
+pub const SAMPLED_BY_CLOCK: u8 = 1 << 0;
+/// The sessions want the interval: it is of one of their targets and long enough.
+pub const SAMPLED_BY_SESSION: u8 = 1 << 1;
+/// The user stack follows in a [`KIND_USER_STACK`] record, when the thread is back in user mode.
+pub const STACK_FOLLOWS: u8 = 1 << 2;
+/// The user stack went ahead in a [`KIND_USER_STACK`] record, if one was taken at all.
+pub const STACK_APART: u8 = 1 << 3;
+
+/// [`Header::site`] of all intervals that began with a preemption: each of them has a place of its
+/// own, so none says anything about another.
+pub const SITE_PREEMPTED: u32 = 1;
+
+/// Fixed part of each record. 120 bytes, 8-byte aligned.
 #[derive(Clone, Copy, Debug, Default)]
 #[cfg_attr(feature = "user", derive(FromBytes, IntoBytes, Immutable, KnownLayout))]
 #[repr(C)]
@@ -77,14 +94,22 @@ pub struct Header {
     /// Off-CPU: number of the interval within its thread, to tell a swept open interval from
     /// the same interval when it ends.
     pub sequence: u32,
-    /// On-CPU: nominal sampling period, ns (1e9 / frequency). Off-CPU: 0.
+    /// On-CPU: nominal sampling period, ns (1e9 / frequency). Off-CPU: period of the thread's
+    /// clock, ns; 0 where it takes every interval.
     pub period_ns: u64,
     /// The thread's name, NUL-padded.
     pub comm: [u8; COMM_LEN],
+    /// Off-CPU: ticks of the clock in the blocked, run-queue and preempted part.
+    pub ticks: [u32; 3],
+    /// Off-CPU: names where in user space the thread waited (hash of its instruction and stack
+    /// pointer); 0 where that is not known, or says nothing.
+    pub site: u32,
     /// How the walk of the user stack ended, one of [`crate::unwind::verdict`].
     pub verdict: u8,
+    /// Off-CPU: `SAMPLED_` and `STACK_` bits.
+    pub sampled: u8,
     /// Keeps the size a multiple of 8.
-    pub padding: [u8; 7],
+    pub padding: [u8; 6],
 }
 
-const _: () = assert!(size_of::<Header>() == 104 && align_of::<Header>() == 8);
+const _: () = assert!(size_of::<Header>() == 120 && align_of::<Header>() == 8);

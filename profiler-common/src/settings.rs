@@ -26,13 +26,25 @@ pub struct Settings {
     pub opened_ns: u64,
     /// Off-CPU: shortest interval that is recorded, ns. 0 records every interval.
     pub min_block_ns: u64,
-    /// On-CPU: nominal sampling period, ns.
+    /// On-CPU: nominal sampling period, ns. Off-CPU: period of the threads' clocks, ns, at most
+    /// [`MAX_CLOCK_PERIOD_NS`]; 0 takes every interval.
     pub period_ns: u64,
     /// Cgroups are in the filter: programs need to look at the thread's ancestors.
     pub cgroups: u32,
     /// 0 records kernel threads too, 1 leaves them out.
     pub skip_kernel_threads: u32,
+    /// Off-CPU: 1 while threads of the whole host have their clocks.
+    pub clock: u32,
+    /// Off-CPU: 1 while sessions want every interval of those that pass the filter.
+    pub sessions: u32,
+    /// Off-CPU: 1 where `rseq:rseq_update` fires whenever a thread goes back to user mode.
+    pub rseq: u32,
+    /// Keeps the size a multiple of 8.
+    pub padding: u32,
 }
+
+/// Longest period of the off-CPU clock, ns: the programs scale it in 64 bits.
+pub const MAX_CLOCK_PERIOD_NS: u64 = 60_000_000_000;
 
 /// Value of a process in the filter: which samplers want it, and the process's start time so that
 /// a reused pid never matches.

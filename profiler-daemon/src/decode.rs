@@ -1,16 +1,21 @@
 //! Ring-buffer bytes become samples and events: total, never panics, and what it refuses is counted.
 
+mod join;
+
 use profiler_common::record::{
     FLAG_KERNEL_MISSING, FLAG_KERNEL_THREAD, FLAG_KERNEL_TRUNCATED, FLAG_USER_GUESSED, FLAG_USER_MISSING,
-    Header, KIND_EXEC, KIND_EXIT, KIND_FORK, KIND_OFF_CPU, KIND_ON_CPU, KIND_STILL_OFF_CPU, VERSION,
+    Header, KIND_EXEC, KIND_EXIT, KIND_FORK, KIND_OFF_CPU, KIND_ON_CPU, KIND_STILL_OFF_CPU, KIND_USER_STACK,
+    SAMPLED_BY_CLOCK, SAMPLED_BY_SESSION, STACK_APART, STACK_FOLLOWS, VERSION,
 };
 use profiler_common::settings::CLOCK_TICK_NS;
 use profiler_common::unwind::verdict;
 use zerocopy::FromBytes;
 
+pub use join::{Half, Join, UserStack};
+
 use crate::model::{
-    CgroupId, Comm, Measure, MonoNs, Pid, ProcessChange, ProcessEvent, ProcessId, ProfileKind, RawSample,
-    StackFlags, StopReason, TaskState, Tid, WalkEnd,
+    CgroupId, Clock, Comm, Measure, MonoNs, Pid, ProcessChange, ProcessEvent, ProcessId, ProfileKind,
+    RawSample, Sampled, StackFlags, StopReason, TaskState, Tid, Wait, WalkEnd,
 };
 
 /// Why bytes are not a record.
@@ -41,6 +46,10 @@ impl Refused {
 pub enum Record {
     /// A thread was somewhere.
     Sample(Box<RawSample>),
+    /// The same, but its user stack is in another record, if anywhere.
+    Half(Box<Half>),
+    /// Such a user stack.
+    UserStack(Box<UserStack>),
     /// Something happened to a process.
     Event(ProcessEvent),
 }
@@ -62,8 +71,30 @@ pub fn record(bytes: &[u8]) -> Result<Record, Refused> {
         KIND_FORK => event(ProcessChange::Fork { child: process, parent: Pid(header.task_state) }),
         KIND_EXEC => event(ProcessChange::Exec(process)),
         KIND_EXIT => event(ProcessChange::Exit(process)),
-        _ => sample(&header, process, rest).map(|sample| Record::Sample(Box::new(sample))),
+        KIND_USER_STACK => user_stack(&header, process, rest).map(|stack| Record::UserStack(Box::new(stack))),
+        _ => {
+            let sample = sample(&header, process, rest)?;
+            if header.sampled & STACK_APART == 0 {
+                return Ok(Record::Sample(Box::new(sample)));
+            }
+            let follows = header.sampled & STACK_FOLLOWS != 0;
+            Ok(Record::Half(Box::new(Half { sample, site: header.site, sequence: header.sequence, follows })))
+        }
     }
+}
+
+fn user_stack(header: &Header, process: ProcessId, rest: &[u8]) -> Result<UserStack, Refused> {
+    let (user, _) = frames(rest, header.user_frames.into())?;
+    Ok(UserStack {
+        process,
+        tid: Tid(header.tid),
+        // In such records the state is the first interval's number.
+        sequences: header.task_state..=header.sequence,
+        site: header.site,
+        user: user.into(),
+        walk: walk_end(header.verdict),
+        guessed: header.flags & FLAG_USER_GUESSED != 0,
+    })
 }
 
 fn sample(header: &Header, process: ProcessId, rest: &[u8]) -> Result<RawSample, Refused> {
@@ -87,6 +118,7 @@ fn sample(header: &Header, process: ProcessId, rest: &[u8]) -> Result<RawSample,
             user_missing: flag(FLAG_USER_MISSING),
             kernel_missing: flag(FLAG_KERNEL_MISSING),
             kernel_thread: flag(FLAG_KERNEL_THREAD),
+            borrowed: false,
         },
         measure,
     })
@@ -118,14 +150,24 @@ pub fn kind(measure: &Measure) -> ProfileKind {
 fn measure(header: &Header) -> Result<Measure, Refused> {
     match header.kind {
         KIND_ON_CPU => Ok(Measure::OnCpu { period_ns: header.period_ns }),
-        KIND_OFF_CPU | KIND_STILL_OFF_CPU => Ok(Measure::OffCpu {
-            blocked_ns: header.blocked_ns,
-            run_queue_ns: header.run_queue_ns,
-            preempted_ns: header.preempted_ns,
-            state: TaskState::from_bits(header.task_state),
-            sequence: header.sequence,
-            open: header.kind == KIND_STILL_OFF_CPU,
-        }),
+        KIND_OFF_CPU | KIND_STILL_OFF_CPU => {
+            let state = TaskState::from_bits(header.task_state);
+            let clock = Clock { period_ns: header.period_ns, ticks: header.ticks };
+            Ok(Measure::OffCpu {
+                blocked_ns: header.blocked_ns,
+                run_queue_ns: header.run_queue_ns,
+                preempted_ns: header.preempted_ns,
+                state,
+                // What the stack tells beyond that is found out where it has names.
+                wait: Wait::of_state(state),
+                sequence: header.sequence,
+                open: header.kind == KIND_STILL_OFF_CPU,
+                sampled: Sampled {
+                    by_session: header.sampled & SAMPLED_BY_SESSION != 0,
+                    by_clock: (header.sampled & SAMPLED_BY_CLOCK != 0).then_some(clock),
+                },
+            })
+        }
         _ => Err(Refused::Kind),
     }
 }
@@ -175,6 +217,36 @@ mod tests {
         assert!(
             sample.flags.walk == WalkEnd::Truncated && sample.flags.guessed && !sample.flags.user_missing
         );
+    }
+
+    #[test]
+    fn halves_of_an_interval_are_told_apart() {
+        let interval = Header {
+            kind: KIND_OFF_CPU,
+            version: VERSION,
+            sequence: 9,
+            ticks: [2, 0, 1],
+            period_ns: 40,
+            sampled: SAMPLED_BY_CLOCK | STACK_APART | STACK_FOLLOWS,
+            site: 77,
+            ..Header::default()
+        };
+        let Ok(Record::Half(half)) = record(&bytes(interval, &[])) else { panic!("not a half") };
+        assert!(half.follows && half.site == 77 && half.sequence == 9);
+        let Measure::OffCpu { sampled, .. } = half.sample.measure else { panic!("not off-CPU") };
+        let by_clock = Some(Clock { period_ns: 40, ticks: [2, 0, 1] });
+        assert_eq!(sampled, Sampled { by_session: false, by_clock });
+        let stack = Header {
+            kind: KIND_USER_STACK,
+            version: VERSION,
+            sequence: 9,
+            task_state: 7,
+            user_frames: 1,
+            verdict: verdict::COMPLETE,
+            ..Header::default()
+        };
+        let Ok(Record::UserStack(stack)) = record(&bytes(stack, &[5])) else { panic!("not a stack") };
+        assert_eq!((&*stack.user, stack.sequences, stack.walk), (&[5][..], 7..=9, WalkEnd::Complete));
     }
 
     #[test]

@@ -4,7 +4,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use profiler_common::record::{Header, KIND_OFF_CPU, KIND_ON_CPU, KIND_STILL_OFF_CPU, VERSION};
+use profiler_common::record::{
+    Header, KIND_OFF_CPU, KIND_ON_CPU, KIND_STILL_OFF_CPU, SAMPLED_BY_SESSION, VERSION,
+};
 use profiler_common::settings::CLOCK_TICK_NS;
 use profiler_daemon::model::{
     ClockAnchor, MonoNs, Pid, Profile, ProfileKind, RawBatch, Stage, Target, TimeRange,
@@ -42,6 +44,7 @@ fn record(kind: u8, frames: &[u64], fill: impl FnOnce(&mut Header)) -> Vec<u8> {
         pid: own.pid.0,
         tid: own.pid.0,
         process_start_ns: own.start_ticks * CLOCK_TICK_NS,
+        sampled: SAMPLED_BY_SESSION,
         comm: *b"replay;\n\0\0\0\0\0\0\0\0",
         ..Header::default()
     };
@@ -57,7 +60,7 @@ fn batch(records: &[Vec<u8>], ended: Vec<u64>) -> RawBatch {
     for bytes in records {
         match decode::record(bytes) {
             Ok(decode::Record::Sample(sample)) => batch.samples.push(*sample),
-            Ok(decode::Record::Event(event)) => panic!("no sample: {event:?}"),
+            Ok(_) => batch.loss.on_cpu.add(Stage::Decode, "no sample", 1),
             Err(refused) => batch.loss.on_cpu.add(Stage::Decode, refused.reason(), 1),
         }
     }

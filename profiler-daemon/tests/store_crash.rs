@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use profiler_daemon::model::{
-    Activity, Frame, FrameKind, Labels, Pid, Profile, ProfileKind, Selector, StackQuality, TaskState,
+    Activity, Frame, FrameKind, Labels, Pid, Profile, ProfileKind, Selector, StackQuality, Wait,
     TimeRange, Value, Window,
 };
 use profiler_daemon::store::{Store, StoreOptions};
@@ -39,7 +39,7 @@ fn profile(kind: ProfileKind, number: u64) -> Profile {
         };
         let activity = match kind {
             ProfileKind::OnCpu => Activity::OnCpu,
-            _ => Activity::Blocked(TaskState::Interruptible),
+            _ => Activity::Blocked(Wait::Other),
         };
         let value = Value { count: 1 + (number + row) % 7, ns: 1000 * number + row };
         profile.add_row(&labels, activity, &[Arc::new(frame)], value);

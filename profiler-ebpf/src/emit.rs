@@ -36,8 +36,11 @@ pub fn describe(header: &mut Header, kind: u8, task: Task) {
     header.sequence = 0;
     header.period_ns = 0;
     header.comm = task::comm(task);
+    header.ticks = [0; 3];
+    header.site = 0;
     header.verdict = 0;
-    header.padding = [0; 7];
+    header.sampled = 0;
+    header.padding = [0; 6];
 }
 
 /// Writes the header and `frame_bytes` of frames. `false`, and a count, where the ring is full.

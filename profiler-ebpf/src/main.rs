@@ -3,17 +3,21 @@
 #![no_main]
 
 mod arch;
+mod clock;
 mod emit;
 mod filter;
 mod follow;
+mod interval;
 mod lifecycle;
 mod maps;
 mod measure;
 mod offcpu;
 mod oncpu;
+mod rseq;
 mod rules;
 mod sweep;
 mod task;
+mod user_stack;
 mod walk;
 mod window;
 
@@ -38,6 +42,13 @@ pub fn off_cpu_switch(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_wakeup")]
 pub fn off_cpu_wakeup(ctx: BtfTracePointContext) -> i32 {
     offcpu::wakeup(&ctx);
+    0
+}
+
+/// A thread that was off the CPU goes back to user mode.
+#[btf_tracepoint(function = "rseq_update")]
+pub fn off_cpu_rseq(ctx: BtfTracePointContext) -> i32 {
+    rseq::update(&ctx);
     0
 }
 
@@ -114,6 +125,20 @@ pub extern "C" fn on_cpu_check() -> u32 {
 #[inline(never)]
 pub extern "C" fn off_cpu_check() -> u32 {
     measure::plain_steps(1)
+}
+
+/// Steps of a walk on the way back to user mode.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn rseq_walk() -> u32 {
+    rseq::walk_steps()
+}
+
+/// Steps of its second walk in a checking run.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn rseq_check() -> u32 {
+    measure::plain_steps(2)
 }
 
 /// GPL-compatible, as the kernel demands of programs that use its tracing helpers.

@@ -40,6 +40,7 @@ pub static KERNEL: KernelLayout = KernelLayout {
     max_stack: 0,
     check_walks: 0,
     time_walks: 0,
+    task_rseq: 0,
     self_tgid: 0,
 };
 
@@ -114,6 +115,8 @@ pub static RULES: Array<u64> = Array::with_max_entries(MAX_RULES, MMAPABLE);
 pub static ON_CPU_CACHE: Array<Cache> = Array::with_max_entries(1, 0);
 #[map]
 pub static OFF_CPU_CACHE: Array<Cache> = Array::with_max_entries(1, 0);
+#[map]
+pub static RSEQ_CACHE: Array<Cache> = Array::with_max_entries(1, 0);
 
 /// Where a record is put together before it goes into its ring.
 #[repr(C)]
@@ -131,12 +134,17 @@ pub static ON_CPU_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(
 #[map]
 pub static OFF_CPU_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 #[map]
+pub static RSEQ_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+#[map]
 pub static SWEEP_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 /// The second walk of a checking or measuring run.
 #[map]
-pub static CHECK_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(2, 0);
+pub static CHECK_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(3, 0);
 
-/// What is known of a thread while it is off the CPU. Belongs to the task itself, so that no
+/// Places where a thread waits that are remembered; a power of two.
+pub const SITES: usize = 8;
+
+/// What is known of a thread and its time off the CPU. Belongs to the task itself, so that no
 /// reused thread id, exec or exit can confuse two threads.
 #[repr(C)]
 pub struct ThreadState {
@@ -148,37 +156,70 @@ pub struct ThreadState {
     pub wake_ns: u64,
     /// Last switch-in, ns.
     pub in_ns: u64,
+    /// Off-CPU time until the clock ticks, ns: 1 to `period_ns`.
+    pub left_ns: u64,
+    /// Period of the clock in this interval, ns; 0 takes every interval.
+    pub period_ns: u64,
+    /// User stack pointer of the intervals that wait for their user stack.
+    pub pending_sp: u64,
+    /// When a user stack was last taken for no other reason than that its place was new.
+    pub sighted_ns: u64,
     /// Counts the thread's intervals.
     pub sequence: u32,
     /// `task->__state` at switch-out.
     pub task_state: u32,
+    /// First and last interval that wait for their user stack; 0: none does.
+    pub pending_first: u32,
+    pub pending_last: u32,
+    /// Where in user space the thread is waiting; 0: not known.
+    pub site: u32,
     /// 1: was runnable at switch-out.
     pub preempted: u8,
     /// `FLAG_` bits for the record.
     pub flags: u8,
-    /// Bytes used in `user`.
-    pub user_bytes: u16,
-    /// How the walk of the user stack ended.
+    /// 1: this interval's user stack is in `STACKS`.
+    pub kept: u8,
+    /// Keeps `sites` aligned.
+    pub padding: u8,
+    /// Places and how long the thread was off the CPU there lately: `site << 32 | us`.
+    pub sites: [u64; SITES],
+}
+
+/// The user stack of a thread that is off the CPU, where it had to be taken at switch-out.
+#[repr(C)]
+pub struct UserStack {
+    /// Bytes used in `frames`.
+    pub bytes: u16,
+    /// How the walk ended.
     pub verdict: u8,
-    /// Keeps `user` aligned.
-    pub padding: [u8; 3],
-    /// The user stack at switch-out, leaf first.
-    pub user: [u64; MAX_USER_FRAMES],
+    /// Keeps `frames` aligned.
+    pub padding: [u8; 5],
+    /// Leaf first.
+    pub frames: [u64; MAX_USER_FRAMES],
 }
 
 /// Task storage (kernel 5.11) is not among aya-ebpf's map types: this is its BTF definition.
 #[repr(C)]
-pub struct TaskStorage {
+pub struct TaskStorage<T> {
     r#type: *const [i32; 29],
     key: *const i32,
-    value: *const ThreadState,
+    value: *const T,
     max_entries: *const [i32; 0],
     map_flags: *const [i32; 1],
 }
 
+impl<T> TaskStorage<T> {
+    const fn new() -> Self {
+        Self { r#type: null(), key: null(), value: null(), max_entries: null(), map_flags: null() }
+    }
+}
+
 // SAFETY: only a description of a map; nobody reads through its pointers.
-unsafe impl Sync for TaskStorage {}
+unsafe impl<T> Sync for TaskStorage<T> {}
 
 #[btf_map]
-pub static THREADS: TaskStorage =
-    TaskStorage { r#type: null(), key: null(), value: null(), max_entries: null(), map_flags: null() };
+pub static THREADS: TaskStorage<ThreadState> = TaskStorage::new();
+
+/// Only for threads whose every interval is recorded.
+#[btf_map]
+pub static STACKS: TaskStorage<UserStack> = TaskStorage::new();

@@ -4,13 +4,15 @@ use core::ffi::c_void;
 
 use aya_ebpf::bindings::task_struct;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
-use profiler_common::record::{FLAG_STARTED_BEFORE, FLAG_USER_MISSING, KIND_STILL_OFF_CPU};
-use profiler_common::settings::SETTINGS_OFF_CPU;
+use profiler_common::record::{KIND_STILL_OFF_CPU, SAMPLED_BY_CLOCK, SAMPLED_BY_SESSION, STACK_APART};
+use profiler_common::settings::{SETTINGS_OFF_CPU, Settings};
 
+use crate::clock;
 use crate::filter;
-use crate::maps::{SWEEP_SCRATCH, ThreadState};
-use crate::offcpu::{self, Interval};
-use crate::task;
+use crate::interval::{self, Interval};
+use crate::maps::{SWEEP_SCRATCH, UserStack};
+use crate::offcpu;
+use crate::task::{self, Task};
 
 /// `struct bpf_iter__task`, kernel/bpf/task_iter.c. The task is null at the end of the walk.
 #[repr(C)]
@@ -31,38 +33,73 @@ pub fn visit(ctx: *mut TaskIterContext) {
     // SAFETY: helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     let state = task::off_cpu_state(task);
-    if !state.is_null() && !offcpu::stale(state, settings) {
-        // SAFETY: task storage of a thread the iterator holds. It may switch while we look: then
-        // the interval is already in the ring, and `out_ns` reads 0 or the start of a new one.
-        let out_ns = unsafe { (*state).out_ns };
-        if out_ns != 0 {
-            // SAFETY: as above; plain integers.
-            let interval = offcpu::interval(unsafe { &*state }, now);
-            offcpu::record(&SWEEP_SCRATCH, KIND_STILL_OFF_CPU, task, state, &interval);
-            return;
-        }
-        // SAFETY: as above.
-        let since = unsafe { (*state).in_ns };
-        blocked_since(task, since.max(settings.opened_ns), now);
+    if state.is_null() || offcpu::stale(state, settings) {
+        let since = offcpu::unseen_since(settings, task);
+        blocked_since(settings, task, since, now, offcpu::FIRST, clock::phase(settings, task));
         return;
     }
-    blocked_since(task, offcpu::unseen_since(settings, task), now);
+    // SAFETY: task storage of a thread the iterator holds. It may switch while we look: plain
+    // integers, and what we saw is asked again before anything is written.
+    let fields = unsafe { &*state };
+    let (out_ns, sequence) = (volatile(&raw const fields.out_ns), volatile(&raw const fields.sequence));
+    if out_ns == 0 {
+        // With clocks that means it runs; without, that its switch-out was not wanted.
+        if settings.clock == 0 {
+            let since = fields.in_ns.max(settings.opened_ns);
+            blocked_since(settings, task, since, now, sequence, clock::left(fields, settings, task));
+        }
+        return;
+    }
+    let mut interval = Interval::of(fields, now);
+    let mut left_ns = fields.left_ns;
+    let ticked = interval.run_clock(&mut left_ns);
+    let kept = if fields.kept != 0 { task::kept_stack(task) } else { core::ptr::null_mut() };
+    // Where it has ended meanwhile, its own record is on its way: it clears `out_ns` first.
+    let still =
+        || volatile(&raw const fields.out_ns) == out_ns && volatile(&raw const fields.sequence) == sequence;
+    write(settings, task, kept, &mut interval, ticked, still);
 }
 
 /// A thread that was never seen switching has been blocked all along, if it is blocked at all.
 #[inline(always)]
-fn blocked_since(task: *mut task_struct, since: u64, now: u64) {
+fn blocked_since(settings: &Settings, task: Task, since: u64, now: u64, sequence: u32, left_ns: u64) {
     let task_state = task::state(task);
     if task_state == 0 {
         return;
     }
-    let interval = Interval {
-        blocked_ns: now.saturating_sub(since),
-        run_queue_ns: 0,
-        preempted_ns: 0,
-        task_state,
-        sequence: 0,
-        flags: FLAG_STARTED_BEFORE | FLAG_USER_MISSING,
-    };
-    offcpu::record(&SWEEP_SCRATCH, KIND_STILL_OFF_CPU, task, core::ptr::null::<ThreadState>(), &interval);
+    let mut interval = Interval::unseen(now.saturating_sub(since), task_state, sequence);
+    interval.period_ns = settings.period_ns;
+    let mut left_ns = left_ns;
+    let ticked = interval.run_clock(&mut left_ns);
+    write(settings, task, core::ptr::null_mut(), &mut interval, ticked, || true);
+}
+
+#[inline(always)]
+fn write(
+    settings: &Settings,
+    task: Task,
+    kept: *mut UserStack,
+    interval: &mut Interval,
+    ticked: bool,
+    still: impl FnOnce() -> bool,
+) {
+    if settings.clock != 0 && (ticked || interval.period_ns == 0) {
+        interval.sampled |= SAMPLED_BY_CLOCK;
+    }
+    if offcpu::of_session(settings, task) {
+        interval.sampled |= SAMPLED_BY_SESSION;
+    }
+    if interval.sampled == 0 {
+        return;
+    }
+    if kept.is_null() {
+        interval.sampled |= STACK_APART;
+    }
+    interval::record(&SWEEP_SCRATCH, KIND_STILL_OFF_CPU, task, kept, interval, still);
+}
+
+#[inline(always)]
+fn volatile<T: Copy>(field: *const T) -> T {
+    // SAFETY: a field of task storage.
+    unsafe { field.read_volatile() }
 }

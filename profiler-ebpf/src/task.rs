@@ -8,7 +8,7 @@ use aya_ebpf::helpers::{bpf_probe_read_kernel, generated::bpf_task_storage_get};
 use profiler_common::layout::ABSENT;
 
 use crate::arch;
-use crate::maps::{THREADS, ThreadState, kernel};
+use crate::maps::{STACKS, THREADS, TaskStorage, ThreadState, UserStack, kernel};
 
 pub type Task = *mut task_struct;
 
@@ -68,6 +68,16 @@ pub fn user_ip(task: Task) -> u64 {
     arch::saved_registers(task).map_or(0, |registers| registers.ip)
 }
 
+/// Whether the thread has told the kernel of a restartable-sequences area; without one
+/// `rseq:rseq_update` never fires for it.
+#[inline(always)]
+pub fn has_rseq(task: Task) -> bool {
+    if kernel!(task_rseq) == ABSENT {
+        return false;
+    }
+    direct!(task, task_rseq, u64) != 0
+}
+
 /// Whether no other thread of the process is left.
 #[inline(always)]
 pub fn is_last_thread(task: Task) -> bool {
@@ -110,23 +120,34 @@ pub fn cgroup_ancestor_id(cgroup: u64, level: u32) -> u64 {
 /// The thread's off-CPU state, or null.
 #[inline(always)]
 pub fn off_cpu_state(task: Task) -> *mut ThreadState {
-    storage(task, null_mut(), 0)
+    storage(&raw const THREADS, task, 0)
 }
 
 /// The thread's off-CPU state, all zero if it had none; null if the kernel refuses it.
 #[inline(always)]
 pub fn off_cpu_state_or_new(task: Task) -> *mut ThreadState {
-    // BPF_LOCAL_STORAGE_GET_F_CREATE
-    storage(task, null_mut(), 1)
+    storage(&raw const THREADS, task, CREATE)
 }
 
+/// The user stack that was taken when the thread left the CPU, or null.
 #[inline(always)]
-fn storage(task: Task, initial: *mut c_void, flags: u64) -> *mut ThreadState {
+pub fn kept_stack(task: Task) -> *mut UserStack {
+    storage(&raw const STACKS, task, 0)
+}
+
+/// Room for such a stack; null if the kernel refuses it.
+#[inline(always)]
+pub fn kept_stack_or_new(task: Task) -> *mut UserStack {
+    storage(&raw const STACKS, task, CREATE)
+}
+
+/// `BPF_LOCAL_STORAGE_GET_F_CREATE`, include/uapi/linux/bpf.h.
+const CREATE: u64 = 1;
+
+#[inline(always)]
+fn storage<T>(map: *const TaskStorage<T>, task: Task, flags: u64) -> *mut T {
     // SAFETY: the map is task storage and the verifier knows `task` as a task.
-    unsafe {
-        bpf_task_storage_get((&raw const THREADS) as *mut c_void, task.cast(), initial, flags)
-            as *mut ThreadState
-    }
+    unsafe { bpf_task_storage_get(map as *mut c_void, task.cast(), null_mut(), flags) as *mut T }
 }
 
 /// Reads kernel memory; a fault gives the zero value, which no caller takes for a real one.

@@ -14,6 +14,8 @@ mod native_programs;
 mod native_stacks;
 mod native_walks;
 mod off_cpu;
+mod off_cpu_clock;
+mod off_cpu_cost;
 mod on_cpu;
 mod recording;
 mod signals;

@@ -143,8 +143,13 @@ impl Truth {
 pub struct Role {
     /// The thread's name.
     pub comm: String,
+    /// What it waited for, as the pseudo frame on top of its stacks has it; `preempted` for threads
+    /// that never wait.
+    pub reason: String,
     /// Sum of all waits, microseconds.
     pub wait_us: f64,
+    /// What of it was no work for certain, microseconds.
+    pub least_us: f64,
     /// Number of waits.
     pub waits: u64,
     /// Part of `wait_us` in waits below 1 ms.
@@ -156,7 +161,9 @@ impl Role {
         let wait_ns = value["wait_ns"].as_f64().context("a role without wait_ns")?;
         Ok(Self {
             comm: value["comm"].as_str().context("a role without comm")?.to_owned(),
+            reason: value["reason"].as_str().unwrap_or_default().to_owned(),
             wait_us: wait_ns / 1e3,
+            least_us: value["least_ns"].as_f64().unwrap_or(wait_ns) / 1e3,
             waits: value["waits"].as_u64().context("a role without waits")?,
             short_waits_us: value["short_waits_ns"].as_f64().unwrap_or(0.0) / 1e3,
         })

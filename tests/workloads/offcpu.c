@@ -1,15 +1,19 @@
-// Threads that each wait in one way: asleep, on a mutex, on a pipe, woken on another CPU, for ever.
+// Threads that each wait in one way: asleep, on a mutex, on a pipe, on a disk, for a CPU, for ever.
 // Truth: wall time each measured around its own waits. Usage: offcpu TRUTH_FILE SECONDS
 //
 // A role is one thread; its name is the role's. All its waits are measured, so that the sum is what
-// a profile of the thread's off-CPU time must show.
+// a profile of the thread's off-CPU time must show. Where the thread works while it waits, what it
+// cannot have worked is measured, too: the truth lies between the two.
 #include "common.h"
+#include <fcntl.h>
 #include <semaphore.h>
 
 struct role {
-    const char *comm;
+    const char *comm, *reason;
     void (*run)(struct role *);
     uint64_t wait_ns, waits, short_waits_ns, started_ns;
+    // What it must have waited at least; 0: as long as it says.
+    uint64_t least_ns;
 };
 
 static uint64_t deadline_ns;
@@ -29,6 +33,37 @@ FRAME void run_sleeper(struct role *role) {
         sleep_ns(10000000);
         waited(role, before);
     }
+}
+
+enum { NAP_NS = 100000 };
+FRAME void run_napper(struct role *role) {
+    while (!over()) {
+        uint64_t before = wall_ns();
+        sleep_ns(NAP_NS);
+        waited(role, before);
+        role->least_ns += NAP_NS;
+    }
+}
+
+// --- on a disk ------------------------------------------------------------------------------
+static const char *data_path;
+static uint64_t thread_cpu_ns(void) { return clock_ns(CLOCK_THREAD_CPUTIME_ID); }
+
+FRAME void run_fsync(struct role *role) {
+    int file = open(data_path, O_CREAT | O_TRUNC | O_WRONLY, 0600);
+    char block[4096] = {0};
+    while (!over()) {
+        uint64_t before = wall_ns(), cpu_before = thread_cpu_ns();
+        if (pwrite(file, block, sizeof block, (off_t)(role->waits % 256) * 4096) != sizeof block || fsync(file) != 0) {
+            perror(data_path);
+            exit(111);
+        }
+        uint64_t wall = wall_ns() - before, cpu = thread_cpu_ns() - cpu_before;
+        waited(role, before);
+        role->least_ns += wall - (cpu < wall ? cpu : wall);
+    }
+    close(file);
+    unlink(data_path);
 }
 
 // --- on a mutex that another thread holds ---------------------------------------------------
@@ -133,10 +168,31 @@ FRAME void run_stuck(struct role *role) {
     }
 }
 
+// --- for a CPU that another thread of the same kind wants as well -------------------------------
+FRAME void run_spinner(struct role *role) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(cpus[0], &set);
+    pthread_setaffinity_np(pthread_self(), sizeof set, &set);
+    uint64_t before = wall_ns(), cpu_before = thread_cpu_ns();
+    while (!over()) {
+        SPIN(100000);
+    }
+    uint64_t wall = wall_ns() - before, cpu = thread_cpu_ns() - cpu_before;
+    role->wait_ns = wall - (cpu < wall ? cpu : wall);
+    role->waits = 1;
+}
+
 static struct role roles[] = {
-    {.comm = "oc-sleeper", .run = run_sleeper},   {.comm = "oc-mutex", .run = run_mutex},
-    {.comm = "oc-pipe", .run = run_pipe},         {.comm = "oc-migrator", .run = run_migrator},
-    {.comm = "oc-stuck", .run = run_stuck},
+    {.comm = "oc-sleeper", .reason = "sleep", .run = run_sleeper},
+    {.comm = "oc-napper", .reason = "sleep", .run = run_napper},
+    {.comm = "oc-mutex", .reason = "lock", .run = run_mutex},
+    {.comm = "oc-pipe", .reason = "pipe", .run = run_pipe},
+    {.comm = "oc-fsync", .reason = "io", .run = run_fsync},
+    {.comm = "oc-migrator", .reason = "lock", .run = run_migrator},
+    {.comm = "oc-spin-a", .reason = "preempted", .run = run_spinner},
+    {.comm = "oc-spin-b", .reason = "preempted", .run = run_spinner},
+    {.comm = "oc-stuck", .reason = "pipe", .run = run_stuck},
 };
 enum { ROLES = sizeof roles / sizeof *roles };
 
@@ -159,6 +215,9 @@ static pthread_t start(void *(*body)(void *), void *argument) {
 int main(int argc, char **argv) {
     uint64_t begin_ns = wall_ns();
     deadline_ns = begin_ns + (uint64_t)(seconds_argument(argc, argv) * 1e9);
+    char data[4096];
+    snprintf(data, sizeof data, "%s.data", argv[1]);
+    data_path = data;
     cpu_set_t allowed;
     sched_getaffinity(0, sizeof allowed, &allowed);
     for (int cpu = 0; cpu < CPU_SETSIZE && cpu_count < 2; cpu++) {
@@ -201,9 +260,12 @@ int main(int argc, char **argv) {
             role->wait_ns = wall_ns() - role->started_ns;
             role->waits = 1;
         }
-        fprintf(truth, "%s{\"comm\":\"%s\",\"wait_ns\":%llu,\"waits\":%llu,\"short_waits_ns\":%llu}", i ? "," : "",
-                role->comm, (unsigned long long)role->wait_ns, (unsigned long long)role->waits,
-                (unsigned long long)role->short_waits_ns);
+        fprintf(truth,
+                "%s{\"comm\":\"%s\",\"reason\":\"%s\",\"wait_ns\":%llu,\"waits\":%llu,\"short_waits_ns\":%llu,"
+                "\"least_ns\":%llu}",
+                i ? "," : "", role->comm, role->reason, (unsigned long long)role->wait_ns,
+                (unsigned long long)role->waits, (unsigned long long)role->short_waits_ns,
+                (unsigned long long)(role->least_ns ? role->least_ns : role->wait_ns));
     }
     fprintf(truth, "],\"migrations\":%llu,\"cpus\":%d,\"wall_ns\":%llu}\n", (unsigned long long)migrations,
             cpu_count, (unsigned long long)(wall_ns() - begin_ns));

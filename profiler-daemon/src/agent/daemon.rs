@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::error::AgentError;
-use super::kernel_task::KernelHandle;
+use super::guard::{self, Budget, Guard, Rates};
+use super::kernel_task::{Clock, KernelHandle};
 use super::pipeline::{Pipeline, refused};
 use super::record::StopSignals;
 use super::recorder::PipelineRecorder;
@@ -18,7 +19,7 @@ use super::{history, own_cost, service_manager};
 use crate::aggregate;
 use crate::api::{self, Endpoints, Listener, Services};
 use crate::capture::{Captures, Limits};
-use crate::config::{Config, Listen};
+use crate::config::{self, Config, Listen};
 use crate::kernel::{Kernel, Options, preflight};
 use crate::model::{
     Finding, KindLoss, KindQuality, ProfileKind, Severity, Status, StoreStatus, Target, Unwinding, Window,
@@ -76,9 +77,12 @@ async fn run(config: &Config) -> Result<(), AgentError> {
         ..Options::for_rate(cpus, config.on_cpu.frequency)
     };
     let kernel = Kernel::load(&options)?;
+    let mut kinds = vec![ProfileKind::OnCpu];
+    kinds.extend(config.off_cpu.enabled.then_some(ProfileKind::OffCpu));
     let windows = aggregate::Options {
         window: Some(config.window),
-        kinds: vec![ProfileKind::OnCpu],
+        kinds,
+        waits: config::wait_rules(config.off_cpu.wait_rules.as_deref())?,
         ..aggregate::Options::default()
     };
     let symbols = symbolize::Options {
@@ -91,6 +95,9 @@ async fn run(config: &Config) -> Result<(), AgentError> {
     let pipeline = Pipeline::start(kernel, symbols, table_cache(config), windows, sink)?;
     let kernel = pipeline.kernel();
     kernel.start_on_cpu(config.on_cpu.frequency, Target::Host).await.map_err(refused)?;
+    let period = config.off_cpu.enabled.then_some(config.off_cpu.period);
+    let clock = period.map(|period| Clock { period, window: config.window });
+    kernel.set_clock(clock).await.map_err(refused)?;
 
     let watchers = broadcast::Sender::new(WATCHED);
     let keep = tokio::task::spawn_blocking({
@@ -105,9 +112,12 @@ async fn run(config: &Config) -> Result<(), AgentError> {
     };
     let captures = Arc::new(Captures::new(recorder, Arc::clone(&store), limits));
     let triggered = Triggered::start(config, token, &captures, &store);
+    let guard = Guard::new(budget(config, cpus), Rates { period, frequency_hz: config.on_cpu.frequency });
+    let running = Arc::clone(&captures);
+    let guard = guard::run(guard, config.window, kernel.clone(), move || running.running() > 0);
+    let guard = tokio::spawn(guard);
     let observer = Observer {
         started: SystemTime::now(),
-        frequency_hz: config.on_cpu.frequency,
         kernel: kernel.clone(),
         lost: pipeline.lost(),
         stacks: pipeline.stacks(),
@@ -143,6 +153,8 @@ async fn run(config: &Config) -> Result<(), AgentError> {
         None => servers.await,
     };
     // Every handle on the pipeline goes before the pipeline.
+    guard.abort();
+    let _aborted = guard.await;
     drop((captures, bundles, kernel));
     pipeline.shut_down().await;
     let ended = keep.await.is_ok();
@@ -175,6 +187,12 @@ fn table_cache(config: &Config) -> Option<Arc<Cache>> {
             None
         }
     }
+}
+
+/// What recording may cost: by default 1 % of a CPU for every 8 CPUs.
+fn budget(config: &Config, cpus: u32) -> Budget {
+    let millicpus = config.budget.millicpus.unwrap_or_else(|| 10 * cpus.div_ceil(8));
+    Budget { samples_per_second: config.budget.off_cpu_samples.into(), cpus: f64::from(millicpus) / 1000.0 }
 }
 
 /// Whether records still go from the rings into the pipeline.
@@ -238,7 +256,6 @@ fn services(
 /// Everything the status is read from.
 struct Observer {
     started: SystemTime,
-    frequency_hz: u32,
     kernel: KernelHandle,
     lost: Arc<Mutex<KindLoss>>,
     stacks: Arc<Mutex<KindQuality>>,
@@ -259,8 +276,9 @@ impl Observer {
             bpf_run_time: None,
             rss_bytes: own_cost::rss_bytes(),
             bpf_map_bytes: kernel.map_bytes,
-            on_cpu_frequency_hz: f64::from(self.frequency_hz),
+            on_cpu_frequency_hz: f64::from(kernel.frequency_hz),
             off_cpu_active: kernel.off_cpu_active,
+            off_cpu_period: kernel.clock.map(|clock| clock.period),
             on_cpu_samples: kernel.counters.on_cpu_samples,
             off_cpu_intervals: kernel.counters.off_cpu_intervals,
             loss,

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -11,7 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, warn};
 
 use super::unwinding::Events;
-use crate::decode::{self, Record};
+use crate::decode::{self, Join, Record};
 use crate::kernel::{self, Counters, Kernel, KernelError};
 use crate::model::{KindLoss, MonoNs, ProcessChange, ProcessEvent, RawBatch, Stage, Target};
 
@@ -25,12 +25,25 @@ const AFTER_EXEC: (Duration, u32) = (Duration::from_millis(2), 3);
 const REST: Duration = Duration::from_millis(2);
 /// How often counters are read and CPUs that came online are looked for.
 const LOOK_AROUND_EVERY: Duration = Duration::from_secs(1);
+/// So long before a window ends, what is still blocked is written into it.
+const SWEEP_BEFORE: Duration = Duration::from_millis(200);
 
 /// What can be asked of the task.
 enum Request {
     StartOnCpu { frequency_hz: u32, target: Target, reply: Reply<MonoNs> },
     StartOffCpu { session: u64, target: Target, min_block_ns: u64, reply: Reply<MonoNs> },
+    SetFrequency { frequency_hz: u32, reply: Reply<()> },
+    SetClock { clock: Option<Clock>, reply: Reply<()> },
     End { session: u64, on_cpu: bool, reply: Reply<()> },
+}
+
+/// The off-CPU clocks of all threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Clock {
+    /// Off-CPU time between two ticks; zero takes every interval.
+    pub(super) period: Duration,
+    /// Length of the windows that what they record goes into.
+    pub(super) window: Duration,
 }
 
 type Reply<T> = oneshot::Sender<Result<T, KernelError>>;
@@ -41,6 +54,10 @@ pub(super) struct Snapshot {
     pub(super) counters: Counters,
     pub(super) map_bytes: u64,
     pub(super) off_cpu_active: bool,
+    /// On-CPU sampling frequency, Hz; 0 while not sampling.
+    pub(super) frequency_hz: u32,
+    /// The off-CPU clocks, while they run.
+    pub(super) clock: Option<Clock>,
     /// When the rings were last drained.
     pub(super) drained: Option<Instant>,
 }
@@ -69,6 +86,17 @@ impl KernelHandle {
         min_block_ns: u64,
     ) -> Answer<MonoNs> {
         self.ask(|reply| Request::StartOffCpu { session, target, min_block_ns, reply }).await
+    }
+
+    /// Changes the frequency of the on-CPU sampler.
+    pub(super) async fn set_frequency(&self, frequency_hz: u32) -> Answer<()> {
+        self.ask(|reply| Request::SetFrequency { frequency_hz, reply }).await
+    }
+
+    /// Gives every thread an off-CPU clock, changes the period of those that run, or takes them
+    /// away.
+    pub(super) async fn set_clock(&self, clock: Option<Clock>) -> Answer<()> {
+        self.ask(|reply| Request::SetClock { clock, reply }).await
     }
 
     /// Ends a session (and the on-CPU sampler with it, if asked): its last records go out, then
@@ -108,6 +136,10 @@ pub(super) fn start(
         kernel,
         events,
         output,
+        join: Join::default(),
+        frequency_hz: 0,
+        clock: None,
+        swept_slot: 0,
         execs: 0,
         snapshot: Arc::clone(&snapshot),
         reported: KindLoss::default(),
@@ -120,6 +152,11 @@ struct Task {
     kernel: Kernel,
     events: Events,
     output: mpsc::Sender<RawBatch>,
+    join: Join,
+    frequency_hz: u32,
+    clock: Option<Clock>,
+    /// Number of the window for which what is still blocked was last written.
+    swept_slot: u128,
     /// Drains that still follow an exec.
     execs: u32,
     snapshot: Arc<Mutex<Snapshot>>,
@@ -145,6 +182,7 @@ impl Task {
                 () = any_readable(&wakers) => sleep_until(drained + REST).await,
             }
             drained = Instant::now();
+            self.sweep_for_window();
             let mut loss = std::mem::take(&mut self.unsent);
             if looked_around.elapsed() >= LOOK_AROUND_EVERY {
                 looked_around = Instant::now();
@@ -182,8 +220,11 @@ impl Task {
     fn read(&mut self, loss: KindLoss) -> (RawBatch, bool) {
         let mut batch = RawBatch { loss, ..RawBatch::default() };
         let mut events = Vec::new();
+        let join = &mut self.join;
         let more = self.kernel.drain(|bytes| match decode::record(bytes) {
             Ok(Record::Sample(sample)) => batch.samples.push(*sample),
+            Ok(Record::Half(half)) => join.half(*half, |sample| batch.samples.push(sample)),
+            Ok(Record::UserStack(stack)) => join.user_stack(*stack, |sample| batch.samples.push(sample)),
             Ok(Record::Event(event)) => events.push(event),
             Err(refused) => {
                 // Whose it was cannot be known.
@@ -191,6 +232,7 @@ impl Task {
                 batch.loss.off_cpu.add(Stage::Decode, refused.reason(), 1);
             }
         });
+        join.release(kernel::now(), |sample| batch.samples.push(sample));
         self.watch(events);
         batch.events_before = self.events.last();
         (batch, more)
@@ -212,10 +254,25 @@ impl Task {
         match request {
             Request::StartOnCpu { frequency_hz, target, reply } => {
                 let started = self.kernel.start_on_cpu(frequency_hz, &target).map(|()| kernel::now());
+                self.frequency_hz = if started.is_ok() { frequency_hz } else { 0 };
                 let _gone = reply.send(started);
             }
             Request::StartOffCpu { session, target, min_block_ns, reply } => {
                 let _gone = reply.send(self.kernel.start_off_cpu(session, target, min_block_ns));
+            }
+            Request::SetFrequency { frequency_hz, reply } => {
+                let set = self.kernel.set_frequency(frequency_hz);
+                if set.is_ok() {
+                    self.frequency_hz = frequency_hz;
+                }
+                let _gone = reply.send(set);
+            }
+            Request::SetClock { clock, reply } => {
+                let set = self.kernel.set_clock(clock.map(|clock| clock.period));
+                if set.is_ok() {
+                    self.clock = clock;
+                }
+                let _gone = reply.send(set);
             }
             Request::End { session, on_cpu, reply } => {
                 let _gone = reply.send(self.end(session, on_cpu).await);
@@ -229,6 +286,7 @@ impl Task {
         let mut result = Ok(());
         if on_cpu {
             result = self.kernel.stop_on_cpu();
+            self.frequency_hz = 0;
         }
         let mut batch = RawBatch::default();
         if self.kernel.off_cpu_active() {
@@ -246,6 +304,7 @@ impl Task {
                     break;
                 }
             }
+            self.join.release_all(|sample| batch.samples.push(sample));
             result = result.and(self.kernel.stop_off_cpu(session));
         } else {
             self.flush().await;
@@ -273,6 +332,9 @@ impl Task {
     fn look_around(&mut self) -> KindLoss {
         match self.kernel.counters() {
             Ok(counters) => {
+                if let Err(error) = self.kernel.judge_user_stacks(&counters) {
+                    warn!(%error, "cannot change how user stacks are read");
+                }
                 let lost = counters.loss.since(&self.reported);
                 self.reported = counters.loss.clone();
                 let mut snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
@@ -291,6 +353,22 @@ impl Task {
         let mut snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
         snapshot.map_bytes = map_bytes;
         snapshot.off_cpu_active = self.kernel.off_cpu_active();
+        snapshot.clock = self.clock;
+        snapshot.frequency_hz = self.frequency_hz;
+    }
+
+    /// Writes what is still blocked into the ring, once a window, shortly before it ends.
+    fn sweep_for_window(&mut self) {
+        let Some(clock) = self.clock else { return };
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let slot = (since_epoch + SWEEP_BEFORE).as_nanos() / clock.window.as_nanos().max(1);
+        if slot == self.swept_slot {
+            return;
+        }
+        let first = std::mem::replace(&mut self.swept_slot, slot) == 0;
+        if !first && let Err(error) = self.kernel.sweep_off_cpu() {
+            warn!(%error, "threads that are still blocked are missing from this window");
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 mod child;
 mod daemon;
 mod error;
+mod guard;
 mod history;
 mod kernel_task;
 mod outputs;

@@ -16,6 +16,7 @@ use super::progress::Talk;
 use super::targets;
 use crate::aggregate;
 use crate::cli::{RecordArgs, RecordTarget, WalkRun};
+use crate::config;
 use crate::kernel::{Kernel, Options, Runs, Walks, preflight};
 use crate::model::{Pid, Profile, ProfileKind, Target, TimeRange};
 use crate::render::{self, About};
@@ -59,7 +60,8 @@ async fn run(args: &RecordArgs) -> Result<(), AgentError> {
     };
     let kernel = Kernel::load(&Options { runs, ..Options::for_rate(cpus, args.frequency) })?;
     // Sessions only: nobody reads windows.
-    let windows = aggregate::Options { window: None, ..aggregate::Options::default() };
+    let waits = config::wait_rules(None)?;
+    let windows = aggregate::Options { window: None, waits, ..aggregate::Options::default() };
     let (sink, _unread) = mpsc::channel(1);
     let pipeline = Pipeline::start(kernel, symbolize::Options::default(), None, windows, sink)?;
     tokio::select! {

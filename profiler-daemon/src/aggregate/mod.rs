@@ -1,6 +1,8 @@
 //! The single owner of what is still being recorded: open windows and open sessions.
 
+mod reported;
 mod session;
+mod waits;
 mod windows;
 
 #[cfg(test)]
@@ -12,8 +14,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use self::session::Sessions;
+use self::waits::Waits;
 use self::windows::Windows;
-use crate::model::{Batch, ClockAnchor, MonoNs, Profile, ProfileKind, Target, Window};
+use crate::model::{Batch, ClockAnchor, MonoNs, Profile, ProfileKind, Target, WaitRules, Window};
 
 /// How late a sample may be and still find its window open.
 const GRACE: Duration = Duration::from_secs(1);
@@ -34,11 +37,18 @@ pub struct Options {
     pub kinds: Vec<ProfileKind>,
     /// Most distinct rows of one open profile. Records that would make more are counted as lost.
     pub max_rows: usize,
+    /// What blocked threads wait for.
+    pub waits: WaitRules,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { window: Some(Duration::from_secs(10)), kinds: vec![ProfileKind::OnCpu], max_rows: 200_000 }
+        Self {
+            window: Some(Duration::from_secs(10)),
+            kinds: vec![ProfileKind::OnCpu],
+            max_rows: 200_000,
+            waits: WaitRules::default(),
+        }
     }
 }
 
@@ -133,6 +143,7 @@ fn with_clock(
     let state = Aggregator {
         sessions: Sessions::new(options.max_rows),
         windows: options.window.map(|length| Windows::new(length, GRACE, options.kinds, options.max_rows)),
+        waits: Waits::new(options.waits),
         anchor,
         sink: windows,
         clock,
@@ -143,6 +154,7 @@ fn with_clock(
 struct Aggregator<C> {
     sessions: Sessions,
     windows: Option<Windows>,
+    waits: Waits,
     anchor: ClockAnchor,
     sink: mpsc::Sender<Window>,
     clock: C,
@@ -162,7 +174,8 @@ impl<C: Fn() -> ClockAnchor> Aggregator<C> {
                     Request::Abandon(session) => self.sessions.abandon(session),
                 },
                 batch = samples.recv() => {
-                    let Some(batch) = batch else { break };
+                    let Some(mut batch) = batch else { break };
+                    self.waits.name(&mut batch.samples);
                     self.advance().await;
                     if let Some(windows) = &mut self.windows {
                         windows.insert(&batch, &self.anchor);

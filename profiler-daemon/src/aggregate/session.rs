@@ -119,7 +119,14 @@ impl Session {
         if !wanted || sample.time < self.not_before || !is_target(&self.target, sample) {
             return;
         }
-        let measure = sample.measure.clipped(sample.time, self.not_before);
+        let mut measure = sample.measure.clipped(sample.time, self.not_before);
+        if let Measure::OffCpu { sampled, .. } = &mut measure {
+            if !sampled.by_session {
+                return;
+            }
+            // A session takes intervals for what they are.
+            sampled.by_clock = None;
+        }
         let whole_ns = off_cpu_ns(sample.measure);
         // The minimum is about the interval, not about the part of it that this session saw.
         if whole_ns.is_some_and(|ns| ns < self.min_block_ns) || off_cpu_ns(measure) == Some(0) {

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::model::{
-    CgroupId, Frame, FrameKind, KindLoss, Labels, Loss, Measure, Pid, ProcessId, Sample, StackFlags, Stage,
-    TaskState, Tid, TimeRange,
+    CgroupId, Frame, FrameKind, KindLoss, Labels, Loss, Measure, Pid, ProcessId, Sample, Sampled, StackFlags,
+    Stage, TaskState, Tid, TimeRange, Wait,
 };
 
 const MS: u64 = 1_000_000;
@@ -44,8 +44,10 @@ fn interval(end_ns: u64, pid: u32, length_ns: u64, sequence: u32, open: bool) ->
         run_queue_ns: MS.min(length_ns),
         preempted_ns: 0,
         state: TaskState::Interruptible,
+        wait: Wait::Other,
         sequence,
         open,
+        sampled: Sampled { by_session: true, by_clock: None },
     };
     sample(end_ns, pid, "wait", measure)
 }

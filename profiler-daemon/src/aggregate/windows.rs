@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::reported::Reported;
 use crate::model::{Batch, ClockAnchor, Measure, Profile, ProfileKind, Sample, Stage, TimeRange, Window};
 
 /// The open windows, oldest first and without gaps between them.
@@ -17,6 +18,7 @@ pub(super) struct Windows {
     kinds: Vec<ProfileKind>,
     max_rows: usize,
     open: VecDeque<Open>,
+    reported: Reported,
 }
 
 #[derive(Debug)]
@@ -43,7 +45,7 @@ impl Windows {
     pub(super) fn new(length: Duration, grace: Duration, kinds: Vec<ProfileKind>, max_rows: usize) -> Self {
         // A window of no length would never end.
         let length = length.max(Duration::from_millis(1));
-        Self { length, grace, kinds, max_rows, open: VecDeque::new() }
+        Self { length, grace, kinds, max_rows, open: VecDeque::new(), reported: Reported::default() }
     }
 
     /// Opens the window that `now` belongs to and hands out those whose grace is over.
@@ -59,6 +61,9 @@ impl Windows {
         while self.open.front().is_some_and(|open| open.range.to + self.grace <= now) {
             sealed.extend(self.open.pop_front().map(Open::seal));
         }
+        if !sealed.is_empty() {
+            self.reported.forget(now, self.length * 3 + self.grace);
+        }
         sealed
     }
 
@@ -70,12 +75,15 @@ impl Windows {
         at + Duration::from_nanos(u64::try_from(rest).unwrap_or(u64::MAX))
     }
 
-    /// Adds a batch: each sample to the window of its time, the loss to the newest. Still-open
-    /// intervals are left to the sessions: a window gets them whole when they end.
+    /// Adds a batch: each sample to the window of its time, the loss to the newest. Off-CPU intervals
+    /// count what their threads' clocks say; of those that are still open, what no window had yet.
     pub(super) fn insert(&mut self, batch: &Batch, anchor: &ClockAnchor) {
         for sample in &batch.samples {
-            if !matches!(sample.measure, Measure::OffCpu { open: true, .. }) {
-                self.insert_sample(sample, anchor.wall(sample.time));
+            let at = anchor.wall(sample.time);
+            if matches!(sample.measure, Measure::OnCpu { .. }) {
+                self.insert_sample(sample, at);
+            } else if let Some(measure) = self.reported.news(sample, at) {
+                self.insert_sample(&Sample { measure, ..sample.clone() }, at);
             }
         }
         let Some(newest) = self.open.back_mut() else { return };

@@ -122,6 +122,9 @@ fn stacks(quality: &model::StackQuality) -> proto::StackQuality {
         frames: quality.frames,
         frames_unnamed: quality.frames_unnamed,
         frames_unnamed_despite_symbols: quality.frames_unnamed_despite_symbols,
+        user_borrowed: quality.user_borrowed,
+        clock_period: (quality.clock_period_ns > 0)
+            .then(|| length(Duration::from_nanos(quality.clock_period_ns))),
     }
 }
 
@@ -232,6 +235,7 @@ pub(super) fn status(status: &model::Status) -> proto::StatusResponse {
             pending_windows: status.store.pending,
             problem: status.store.problem.clone(),
         }),
+        off_cpu_period: status.off_cpu_period.map(length),
     }
 }
 

@@ -7,7 +7,7 @@ use super::build::{state, time};
 use super::compare::{grown, load};
 use super::evidence::{Evidence, Found, OfKind, Part};
 use crate::capture::{Capture, Cause};
-use crate::model::{Activity, Profile, ProfileKind, Target, TaskState};
+use crate::model::{Activity, Profile, ProfileKind, Target, Wait};
 use crate::render;
 use crate::store::processes;
 
@@ -40,8 +40,8 @@ pub(super) fn write(capture: &Capture, evidence: &Evidence, left_out: &[String])
                 &evidence.capture,
                 "waited in the kernel",
                 |activity| {
-                    // Waits for disks and for memory cannot be interrupted.
-                    activity == Activity::Blocked(TaskState::Uninterruptible)
+                    // What no rule knows, but signals do not end, is mostly for a disk or for memory.
+                    matches!(activity, Activity::Blocked(Wait::Io | Wait::PageFault | Wait::Uninterruptible))
                 },
             );
             on_cpu(&mut text);

@@ -10,7 +10,7 @@ use crate::capture::{
     BoxFuture, CaptureSpec, CaptureState, Cause, Limits, Recorder, RecorderError, ResolveError, TargetSpec,
 };
 use crate::model::{
-    Activity, Frame, FrameKind, Labels, Pid, ProcessId, Profile, Stage, Target, TaskState, TimeRange, Value,
+    Activity, Frame, FrameKind, Labels, Pid, ProcessId, Profile, Stage, Target, TimeRange, Value, Wait,
     Window,
 };
 use crate::store::StoreOptions;
@@ -78,8 +78,8 @@ impl Recorder for Fake {
             let mut profile = Profile::new(ProfileKind::OffCpu);
             let value = |seconds| Value { count: 1, ns: seconds * SECOND };
             let blocked = |state| Activity::Blocked(state);
-            add(&mut profile, 7, "idler", blocked(TaskState::Interruptible), &["sleep", "main"], value(500));
-            add(&mut profile, 8, "writer", blocked(TaskState::Uninterruptible), &["fsync", "main"], value(9));
+            add(&mut profile, 7, "idler", blocked(Wait::Other), &["sleep", "main"], value(500));
+            add(&mut profile, 8, "writer", blocked(Wait::Uninterruptible), &["fsync", "main"], value(9));
             add(&mut profile, 9, "victim", Activity::RunQueue, &["work", "main"], value(4));
             if let Some(sender) = sender {
                 let _nobody_waits = sender.send(profile);

@@ -32,7 +32,11 @@ fn as_table(status: &StatusResponse) -> String {
         hertz if hertz > 0.0 => format!("{hertz:.0} Hz, {} samples", status.on_cpu_samples),
         _ => format!("off, {} samples", status.on_cpu_samples),
     };
-    let off_cpu = if status.off_cpu_active { "on" } else { "off" };
+    let off_cpu = match &status.off_cpu_period {
+        Some(period) => format!("a sample every {}", times::short(times::duration(Some(*period)))),
+        None if status.off_cpu_active => "on".to_owned(),
+        None => "off".to_owned(),
+    };
     let store = status.store.clone().unwrap_or_default();
     let place = if store.path.is_empty() { "in memory".to_owned() } else { store.path };
     let mut lines = vec![
@@ -69,6 +73,7 @@ fn as_json(status: &StatusResponse) -> String {
         "bpf_map_bytes": status.bpf_map_bytes,
         "on_cpu_frequency_hz": status.on_cpu_frequency_hz,
         "off_cpu_active": status.off_cpu_active,
+        "off_cpu_period_seconds": status.off_cpu_period.map(|period| times::duration(Some(period)).as_secs_f64()),
         "on_cpu_samples": status.on_cpu_samples,
         "off_cpu_intervals": status.off_cpu_intervals,
         "losses": summary::losses_json(&status.losses),

@@ -47,6 +47,9 @@ pub(super) fn line(summary: &proto::ProfileSummary) -> String {
     if summary.frequency_hz > 0.0 {
         text.push_str(&format!(" at {:.0} Hz", summary.frequency_hz));
     }
+    if let Some(period) = summary.stacks.as_ref().and_then(|stacks| stacks.clock_period) {
+        text.push_str(&format!(", a sample every {}", times::short(times::duration(Some(period)))));
+    }
     if let (Some(from), Some(to)) = (times::system_time(summary.from), times::system_time(summary.to)) {
         text.push_str(&format!(", {} to {}", times::local(from), times::local(to)));
     }

@@ -114,6 +114,6 @@ fn article(name: &str) -> String {
 }
 
 /// The line, from 1, that holds a byte.
-fn line_of(text: &[u8], offset: usize) -> usize {
+pub(super) fn line_of(text: &[u8], offset: usize) -> usize {
     1 + text.iter().take(offset).filter(|&&byte| byte == b'\n').count()
 }

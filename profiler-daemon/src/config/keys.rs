@@ -83,6 +83,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// Each rule costs a task and two open files.
 const MAX_RULES: usize = 64;
 const CAPTURE_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
+const CLOCK_RANGE: RangeInclusive<Duration> = Duration::from_micros(100)..=Duration::from_secs(60);
 const WINDOW_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
 
 /// All keys, sections together.
@@ -148,6 +149,55 @@ pub(super) static KEYS: &[Key] = &[
             values::number(one(texts), 1..=100_000).map(|value| config.on_cpu.frequency = value)
         },
         show: |config| Some(config.on_cpu.frequency.into()),
+    },
+    Key {
+        name: "off_cpu.enabled",
+        help: "Record all the time where threads wait, too.",
+        shape: Shape::Boolean,
+        set: |config, texts| values::boolean(one(texts)).map(|value| config.off_cpu.enabled = value),
+        show: |config| Some(config.off_cpu.enabled.into()),
+    },
+    Key {
+        name: "off_cpu.period",
+        help: "Off-CPU time of a thread between two samples: 100us to 1m; the budget may make it longer.\n\
+               0s takes every interval, whatever it costs.",
+        shape: Shape::Text,
+        set: |config, texts| {
+            let text = one(texts);
+            let zero = humantime::parse_duration(text).is_ok_and(|value| value.is_zero());
+            config.off_cpu.period = if zero { Duration::ZERO } else { values::duration(text, CLOCK_RANGE)? };
+            Ok(())
+        },
+        show: |config| Some(duration(config.off_cpu.period)),
+    },
+    Key {
+        name: "off_cpu.wait_rules",
+        help: "File with rules that tell what threads wait for, beside the built-in ones.\n\
+               deploy/wait-rules.toml shows the form.",
+        shape: Shape::Text,
+        set: |config, texts| {
+            values::absolute(one(texts)).map(|value| config.off_cpu.wait_rules = Some(value))
+        },
+        show: |config| config.off_cpu.wait_rules.as_deref().map(path),
+    },
+    Key {
+        name: "budget.off_cpu_samples",
+        help: "Off-CPU samples a second of the whole host, 1 to 1000000: off_cpu.period is made longer to hold it.",
+        shape: Shape::Integer,
+        set: |config, texts| {
+            values::number(one(texts), 1..=1_000_000).map(|value| config.budget.off_cpu_samples = value)
+        },
+        show: |config| Some(config.budget.off_cpu_samples.into()),
+    },
+    Key {
+        name: "budget.millicpus",
+        help: "CPU time of the daemon in thousandths of a CPU, 1 to 1000000: rates are lowered to hold it.\n\
+               Default: 10 for every 8 CPUs.",
+        shape: Shape::Integer,
+        set: |config, texts| {
+            values::number(one(texts), 1..=1_000_000).map(|value| config.budget.millicpus = Some(value))
+        },
+        show: |config| config.budget.millicpus.map(Into::into),
     },
     Key {
         name: "retention.age",

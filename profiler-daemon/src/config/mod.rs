@@ -5,6 +5,7 @@ mod file;
 mod keys;
 mod pressure;
 mod values;
+mod wait_rules;
 mod webhook;
 mod write;
 
@@ -21,6 +22,7 @@ use tracing::level_filters::LevelFilter;
 pub use error::{ConfigError, Origin, Problem};
 pub use pressure::{PressureResource, PressureRule, PressureScope};
 pub use values::{Listen, LogFormat};
+pub use wait_rules::wait_rules;
 pub use webhook::{LabelKind, LabelTarget, Secret};
 
 use keys::{KEYS, Key};
@@ -43,6 +45,10 @@ pub struct Config {
     pub window: Duration,
     /// The on-CPU sampler.
     pub on_cpu: OnCpu,
+    /// The off-CPU clocks.
+    pub off_cpu: OffCpu,
+    /// What recording may cost.
+    pub budget: Budget,
     /// How much is kept.
     pub retention: Retention,
     /// What is logged.
@@ -68,6 +74,28 @@ pub struct Config {
 pub struct OnCpu {
     /// Samples a second and CPU, 1 to 100000 Hz.
     pub frequency: u32,
+}
+
+/// The off-CPU clocks, which every thread of the host has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OffCpu {
+    /// Whether off-CPU time is recorded all the time.
+    pub enabled: bool,
+    /// Off-CPU time of a thread between two samples, 100 us to 1 min, or zero: every interval. The
+    /// budget may make it longer.
+    pub period: Duration,
+    /// Rules that tell what threads wait for, beside the built-in ones; absolute.
+    pub wait_rules: Option<PathBuf>,
+}
+
+/// What recording may cost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Off-CPU samples a second, 1 to 1 000 000.
+    pub off_cpu_samples: u32,
+    /// CPU time of the daemon in thousandths of one CPU, 1 to 1 000 000; `None`: 10 for every 8
+    /// CPUs.
+    pub millicpus: Option<u32>,
 }
 
 /// How much is kept; whichever limit is met first counts.
@@ -182,6 +210,8 @@ impl Default for Config {
             run_dir: PathBuf::from("/run/profiler"),
             window: Duration::from_secs(10),
             on_cpu: OnCpu { frequency: 99 },
+            off_cpu: OffCpu { enabled: true, period: Duration::from_millis(10), wait_rules: None },
+            budget: Budget { off_cpu_samples: 500, millicpus: None },
             retention: Retention { age: Duration::from_secs(86_400), bytes: 1 << 30, in_memory: false },
             log: Log { level: LevelFilter::INFO, format: LogFormat::Text },
             capture: Capture { max_duration: Duration::from_secs(600), max_running: 4 },

@@ -16,10 +16,25 @@ pub struct Counters {
     pub on_cpu_samples: u64,
     /// Off-CPU intervals written to the ring.
     pub off_cpu_intervals: u64,
+    /// Off-CPU intervals in which a thread's clock ticked, lost ones included.
+    pub off_cpu_ticked: u64,
+    /// User stacks of off-CPU intervals.
+    pub user_stacks: UserStacks,
     /// What did not make it.
     pub loss: KindLoss,
     /// Walks of user stacks in checking and measuring runs.
     pub walks: Walks,
+}
+
+/// User stacks that were read for the off-CPU clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UserStacks {
+    /// Times a thread was to be caught on its way back to user mode.
+    pub expected: u64,
+    /// Times it was.
+    pub served: u64,
+    /// Stacks that were read at switch-out.
+    pub at_switch_out: u64,
 }
 
 /// Walks of user stacks in checking and measuring runs; zero in others.
@@ -54,6 +69,7 @@ pub(super) fn read(ebpf: &Ebpf) -> Result<Counters, KernelError> {
     }
     for (counter, reason) in [
         (Counter::OffCpuRingFull, "off-CPU ring full"),
+        (Counter::UserStackRingFull, "off-CPU ring full: user stack"),
         (Counter::OffCpuBelowMinimum, "shorter than the minimum asked for"),
         (Counter::TaskStateFailed, "no memory for a thread's state"),
         (Counter::FilterFull, "process filter full"),
@@ -63,6 +79,12 @@ pub(super) fn read(ebpf: &Ebpf) -> Result<Counters, KernelError> {
     Ok(Counters {
         on_cpu_samples: value(Counter::OnCpuSamples)?,
         off_cpu_intervals: value(Counter::OffCpuIntervals)?,
+        off_cpu_ticked: value(Counter::OffCpuTicked)?,
+        user_stacks: UserStacks {
+            expected: value(Counter::RseqExpected)?,
+            served: value(Counter::RseqServed)?,
+            at_switch_out: value(Counter::StacksAtSwitchOut)?,
+        },
         loss,
         walks: Walks {
             checked: (value(Counter::WalksChecked)?, value(Counter::WalksDiffered)?),

@@ -40,6 +40,8 @@ pub(super) fn read(runs: super::Runs) -> Result<KernelLayout, KernelError> {
         max_stack: max_stack(),
         check_walks: u32::from(runs.check_walks),
         time_walks: u32::from(runs.time_walks),
+        // Before 6.19 the address itself, from then on the first member of a structure.
+        task_rseq: task.field("rseq").unwrap_or(ABSENT),
         self_tgid: std::process::id(),
     })
 }

@@ -164,6 +164,7 @@ pub(super) fn load(options: &Options) -> Result<(Ebpf, Btf, Sizes), KernelError>
         .map_max_entries("MAPPINGS", sizes.mappings)
         .map_max_entries("ON_CPU_CACHE", cpus)
         .map_max_entries("OFF_CPU_CACHE", cpus)
+        .map_max_entries("RSEQ_CACHE", cpus)
         .load(OBJECT)
         .map_err(|error| match denied(&error) {
             Some(source) => KernelError::Privileges { doing: "create eBPF maps".to_owned(), source },

@@ -20,12 +20,13 @@ mod watch;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
-use profiler_common::settings::{SETTINGS_OFF_CPU, SETTINGS_ON_CPU, Settings};
+use profiler_common::settings::{MAX_CLOCK_PERIOD_NS, SETTINGS_OFF_CPU, SETTINGS_ON_CPU, Settings};
 
 use crate::model::{MonoNs, ProcessEvent, SamplerKind, Target};
 
-pub use counters::{Counters, Walks};
+pub use counters::{Counters, UserStacks, Walks};
 pub use load::{KernelError, Options, Runs};
 pub use tables::{InstalledTable, NoRoom, TableStats, Tables};
 pub use watch::Watched;
@@ -43,6 +44,7 @@ pub struct Kernel {
     watch: watch::Watch,
     tables: Option<Tables>,
     sessions: BTreeMap<u64, Session>,
+    clock: Option<Duration>,
 }
 
 /// What one off-CPU session asked for.
@@ -74,6 +76,7 @@ impl Kernel {
             watch: watch::Watch::default(),
             tables: Some(tables),
             sessions: BTreeMap::new(),
+            clock: None,
         })
     }
 
@@ -87,6 +90,18 @@ impl Kernel {
         self.filter.set_targets(SamplerKind::OnCpu, [target])?;
         self.on_cpu.attach(&mut self.ebpf, frequency_hz)?;
         let settings = Settings { open: 1, period_ns, ..self.filter.settings(SamplerKind::OnCpu) };
+        self.filter.write(SETTINGS_ON_CPU, &settings)
+    }
+
+    /// Changes the frequency of the on-CPU sampler while it runs; samples say which one they have.
+    ///
+    /// # Errors
+    /// Where the kernel refuses the perf events.
+    pub fn set_frequency(&mut self, frequency_hz: u32) -> Result<(), KernelError> {
+        let period_ns = 1_000_000_000 / u64::from(frequency_hz.max(1));
+        self.on_cpu.detach(&mut self.ebpf);
+        self.on_cpu.attach(&mut self.ebpf, frequency_hz)?;
+        let settings = Settings { period_ns, ..self.filter.written(SETTINGS_ON_CPU) };
         self.filter.write(SETTINGS_ON_CPU, &settings)
     }
 
@@ -147,6 +162,31 @@ impl Kernel {
         started
     }
 
+    /// Gives every thread of the host an off-CPU clock of this period (at most a minute; zero takes
+    /// every interval), or changes the period of those that run; `None` takes them away.
+    ///
+    /// # Errors
+    /// Where the kernel refuses a program, a tracepoint or a map update.
+    pub fn set_clock(&mut self, period: Option<Duration>) -> Result<(), KernelError> {
+        let before = std::mem::replace(&mut self.clock, period);
+        let result = self.apply_off_cpu().map(drop);
+        if result.is_err() {
+            self.clock = before;
+        }
+        result
+    }
+
+    /// Looks whether user stacks come as they should; where they do not, other ways are taken.
+    ///
+    /// # Errors
+    /// Where the kernel refuses a map update.
+    pub fn judge_user_stacks(&mut self, counters: &Counters) -> Result<(), KernelError> {
+        if self.off_cpu.judge(counters.user_stacks) && self.off_cpu_active() {
+            return self.apply_off_cpu().map(drop);
+        }
+        Ok(())
+    }
+
     /// Writes the still-open intervals of all sessions into the ring, marked as such.
     ///
     /// # Errors
@@ -155,25 +195,19 @@ impl Kernel {
         self.off_cpu.sweep(&mut self.ebpf, &self.btf)
     }
 
-    /// Ends an off-CPU session; the hooks go with the last one.
+    /// Ends an off-CPU session; the hooks go with the last one, unless the clocks want them.
     ///
     /// # Errors
     /// Where the kernel refuses a map update.
     pub fn stop_off_cpu(&mut self, session: u64) -> Result<(), KernelError> {
         self.sessions.remove(&session);
-        if self.sessions.is_empty() {
-            self.filter.write(SETTINGS_OFF_CPU, &Settings::default())?;
-            self.off_cpu.detach(&mut self.ebpf);
-            self.filter.set_targets(SamplerKind::OffCpu, [])
-        } else {
-            self.apply_off_cpu().map(drop)
-        }
+        self.apply_off_cpu().map(drop)
     }
 
     /// Whether the scheduler hooks are attached.
     #[must_use]
     pub fn off_cpu_active(&self) -> bool {
-        !self.sessions.is_empty()
+        !self.sessions.is_empty() || self.clock.is_some()
     }
 
     /// Hands the waiting records of all rings to `each`, at most a bounded number per ring, and
@@ -204,25 +238,38 @@ impl Kernel {
         cost::map_bytes()
     }
 
-    /// Brings filter, settings and hooks in line with the sessions.
+    /// Brings filter, settings and hooks in line with the sessions and the clocks.
     fn apply_off_cpu(&mut self) -> Result<MonoNs, KernelError> {
+        if !self.off_cpu_active() {
+            self.filter.write(SETTINGS_OFF_CPU, &Settings::default())?;
+            self.off_cpu.detach(&mut self.ebpf);
+            self.filter.set_targets(SamplerKind::OffCpu, [])?;
+            return Ok(now());
+        }
         let targets: Vec<Target> = self.sessions.values().map(|session| session.target.clone()).collect();
         self.filter.set_targets(SamplerKind::OffCpu, &targets)?;
         let min_block_ns =
             self.sessions.values().map(|session| session.min_block_ns).min().unwrap_or_default();
+        // Sessions take every interval: their clocks are those of T = 0.
+        let period_ns = self.clock.unwrap_or_default().as_nanos().min(u128::from(MAX_CLOCK_PERIOD_NS)) as u64;
+        let opened_ns = self.off_cpu.attach(&mut self.ebpf, &self.btf)?;
         let settings = Settings {
+            opened_ns,
             min_block_ns,
+            period_ns,
+            clock: u32::from(self.clock.is_some()),
+            sessions: u32::from(!self.sessions.is_empty()),
+            rseq: u32::from(self.off_cpu.rseq()),
             // Kernel threads mostly wait for work; their waits say nothing about a service.
             skip_kernel_threads: 1,
             ..self.filter.settings(SamplerKind::OffCpu)
         };
-        let opened_ns = self.off_cpu.attach(&mut self.ebpf, &self.btf)?;
         // The gate opens after the time stamp is in place: no program may see the one without
         // the other.
         if self.filter.written(SETTINGS_OFF_CPU).open == 0 {
-            self.filter.write(SETTINGS_OFF_CPU, &Settings { opened_ns, ..settings })?;
+            self.filter.write(SETTINGS_OFF_CPU, &settings)?;
         }
-        self.filter.write(SETTINGS_OFF_CPU, &Settings { opened_ns, open: 1, ..settings })?;
+        self.filter.write(SETTINGS_OFF_CPU, &Settings { open: 1, ..settings })?;
         Ok(now())
     }
 

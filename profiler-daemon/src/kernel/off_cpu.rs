@@ -1,4 +1,4 @@
-//! The scheduler hooks of the off-CPU side, attached only while a session wants them.
+//! The scheduler hooks of the off-CPU side, attached only while somebody wants them.
 
 use std::io::Read;
 
@@ -6,10 +6,15 @@ use aya::programs::{BtfTracePoint, Iter, ProgramError};
 use aya::{Btf, Ebpf};
 use tracing::{info, warn};
 
-use super::{KernelError, load};
+use super::{KernelError, UserStacks, load};
 
 /// Program and tracepoint of each hook.
 const HOOKS: [(&str, &str); 2] = [("off_cpu_switch", "sched_switch"), ("off_cpu_wakeup", "sched_wakeup")];
+/// Catches threads on their way back to user mode. Not every kernel has it (5.15 has, without
+/// CONFIG_RSEQ none), and later ones may fire it less often: see [`Hooks::judge`].
+const RSEQ: (&str, &str) = ("off_cpu_rseq", "rseq_update");
+/// So many threads must have been expected there before it is judged.
+const JUDGED_FROM: u64 = 200;
 const SWEEP: &str = "off_cpu_sweep";
 
 /// The hooks' state.
@@ -17,6 +22,20 @@ const SWEEP: &str = "off_cpu_sweep";
 pub(super) struct Hooks {
     /// Instant after which every switch is seen, while attached.
     opened_ns: Option<u64>,
+    /// Threads are caught on their way back to user mode.
+    rseq: Rseq,
+    /// Counters when that was last judged.
+    judged: UserStacks,
+}
+
+/// Whether threads can be caught on their way back to user mode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Rseq {
+    #[default]
+    Absent,
+    Attached,
+    /// It fires too rarely here.
+    Useless,
 }
 
 impl Hooks {
@@ -31,6 +50,12 @@ impl Hooks {
                 return Err(error);
             }
         }
+        if self.rseq == Rseq::Absent {
+            match load::attach_tracepoint(ebpf, btf, RSEQ.0, RSEQ.1) {
+                Ok(()) => self.rseq = Rseq::Attached,
+                Err(error) => info!(%error, "user stacks of waiting threads are read at switch-out"),
+            }
+        }
         let opened_ns = super::now().0;
         self.opened_ns = Some(opened_ns);
         info!("scheduler hooks attached");
@@ -40,7 +65,10 @@ impl Hooks {
     /// Detaches the hooks. The programs stay loaded for the next session.
     pub(super) fn detach(&mut self, ebpf: &mut Ebpf) {
         self.opened_ns = None;
-        for (name, _) in HOOKS {
+        if self.rseq == Rseq::Attached {
+            self.rseq = Rseq::Absent;
+        }
+        for (name, _) in HOOKS.into_iter().chain([RSEQ]) {
             let Some(Ok(program)) = ebpf.program_mut(name).map(<&mut BtfTracePoint>::try_from) else {
                 continue;
             };
@@ -51,6 +79,28 @@ impl Hooks {
             }
         }
         info!("scheduler hooks detached");
+    }
+
+    /// Whether threads are caught on their way back to user mode.
+    pub(super) fn rseq(&self) -> bool {
+        self.rseq == Rseq::Attached
+    }
+
+    /// Compares how many threads were expected on their way back to user mode with how many came;
+    /// `true` where that has just turned out to be useless.
+    pub(super) fn judge(&mut self, now: UserStacks) -> bool {
+        let expected = now.expected.saturating_sub(self.judged.expected);
+        let served = now.served.saturating_sub(self.judged.served);
+        if self.rseq != Rseq::Attached || expected < JUDGED_FROM {
+            return false;
+        }
+        self.judged = now;
+        let useless = served * 2 < expected;
+        if useless {
+            self.rseq = Rseq::Useless;
+            warn!(expected, served, "rseq:rseq_update fires too rarely: user stacks are read at switch-out");
+        }
+        useless
     }
 
     /// Runs the iterator over all threads once.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use indexmap::{IndexMap, IndexSet};
 use rustc_hash::FxBuildHasher;
 
-use super::{Frame, Labels, Loss, Measure, ProfileKind, Sample, Selector, StackQuality, TaskState};
+use super::{Frame, Labels, Loss, Measure, ProfileKind, Sample, Selector, StackQuality, Wait};
 
 type Set<T> = IndexSet<T, FxBuildHasher>;
 
@@ -36,8 +36,8 @@ struct Key {
 pub enum Activity {
     /// Running.
     OnCpu,
-    /// Waiting for something, in this state.
-    Blocked(TaskState),
+    /// Waiting for this.
+    Blocked(Wait),
     /// Woken, waiting for a CPU.
     RunQueue,
     /// Runnable all along, waiting for a CPU.
@@ -50,9 +50,7 @@ impl Activity {
     pub fn marker(self) -> Option<&'static str> {
         match self {
             Self::OnCpu => None,
-            Self::Blocked(TaskState::Uninterruptible) => Some("[blocked: uninterruptible]"),
-            Self::Blocked(TaskState::Stopped) => Some("[blocked: stopped]"),
-            Self::Blocked(_) => Some("[blocked]"),
+            Self::Blocked(wait) => Some(wait.marker()),
             Self::RunQueue => Some("[run-queue]"),
             Self::Preempted => Some("[preempted]"),
         }
@@ -116,10 +114,12 @@ impl Profile {
         };
         match sample.measure {
             Measure::OnCpu { period_ns } => row(Activity::OnCpu, period_ns),
-            Measure::OffCpu { blocked_ns, run_queue_ns, preempted_ns, state, .. } => {
-                row(Activity::Blocked(state), blocked_ns);
+            Measure::OffCpu { blocked_ns, run_queue_ns, preempted_ns, wait, sampled, .. } => {
+                row(Activity::Blocked(wait), blocked_ns);
                 row(Activity::RunQueue, run_queue_ns);
                 row(Activity::Preempted, preempted_ns);
+                let period_ns = sampled.by_clock.map_or(0, |clock| clock.period_ns);
+                self.quality.clock_period_ns = self.quality.clock_period_ns.max(period_ns);
             }
         }
     }
@@ -149,8 +149,8 @@ impl Profile {
         };
         match sample.measure {
             Measure::OnCpu { .. } => known(Activity::OnCpu),
-            Measure::OffCpu { blocked_ns, run_queue_ns, preempted_ns, state, .. } => {
-                (blocked_ns == 0 || known(Activity::Blocked(state)))
+            Measure::OffCpu { blocked_ns, run_queue_ns, preempted_ns, wait, .. } => {
+                (blocked_ns == 0 || known(Activity::Blocked(wait)))
                     && (run_queue_ns == 0 || known(Activity::RunQueue))
                     && (preempted_ns == 0 || known(Activity::Preempted))
             }

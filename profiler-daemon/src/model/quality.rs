@@ -23,8 +23,12 @@ pub struct StackQuality {
     pub guessed: u64,
     /// No user stack although the thread has one.
     pub user_missing: u64,
+    /// User stacks borrowed from an earlier wait at the same place.
+    pub user_borrowed: u64,
     /// The kernel stack could not be read.
     pub kernel_missing: u64,
+    /// Longest period of the off-CPU clocks, ns; 0 where none had a part in it.
+    pub clock_period_ns: u64,
     /// Frames of all records.
     pub frames: u64,
     /// Frames without a name.
@@ -46,6 +50,7 @@ impl StackQuality {
         }
         self.guessed += u64::from(flags.guessed);
         self.user_missing += u64::from(flags.user_missing);
+        self.user_borrowed += u64::from(flags.borrowed);
         self.kernel_missing += u64::from(flags.kernel_missing);
         self.frames += stack.len() as u64;
         for frame in stack.iter().filter(|frame| !frame.named) {
@@ -82,6 +87,8 @@ impl StackQuality {
         }
         self.guessed += other.guessed;
         self.user_missing += other.user_missing;
+        self.user_borrowed += other.user_borrowed;
+        self.clock_period_ns = self.clock_period_ns.max(other.clock_period_ns);
         self.kernel_missing += other.kernel_missing;
         self.frames += other.frames;
         self.frames_unnamed += other.frames_unnamed;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{CgroupId, Comm, Frame, Labels, MonoNs, ProcessId, Tid};
+use super::{CgroupId, Comm, Frame, Labels, MonoNs, ProcessId, Tid, Wait};
 
 /// A decoded record: addresses, not names.
 #[derive(Clone, Debug)]
@@ -66,6 +66,9 @@ pub struct StackFlags {
     pub kernel_missing: bool,
     /// The thread is a kernel thread.
     pub kernel_thread: bool,
+    /// The user stack is not this interval's own but the last one that was seen when the thread
+    /// waited at the same place: equal instruction and stack pointer.
+    pub borrowed: bool,
 }
 
 /// How the walk of a user stack ended.
@@ -136,27 +139,68 @@ pub enum Measure {
         preempted_ns: u64,
         /// The thread's state at switch-out.
         state: TaskState,
+        /// What the blocked part was a wait for.
+        wait: Wait,
         /// Number of the interval within its thread.
         sequence: u32,
         /// The interval had not ended: a sweep saw it open.
         open: bool,
+        /// Who wants it.
+        sampled: Sampled,
     },
+}
+
+/// Who wants an off-CPU interval.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sampled {
+    /// Sessions: it is of one of their targets, and long enough for one of them.
+    pub by_session: bool,
+    /// The continuous profile: what the thread's clock says.
+    pub by_clock: Option<Clock>,
+}
+
+/// What a thread's off-CPU clock says of an interval.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Clock {
+    /// Its period, ns; 0 takes every interval for what it is.
+    pub period_ns: u64,
+    /// Ticks in the blocked, run-queue and preempted part.
+    pub ticks: [u32; 3],
 }
 
 impl Measure {
     /// The same measure without what lies before `not_before`, for an interval that ends at
     /// `end`. The blocked part comes first in time, the run-queue part last.
     #[must_use]
-    pub fn clipped(self, end: MonoNs, not_before: MonoNs) -> Self {
-        let Self::OffCpu { mut blocked_ns, mut run_queue_ns, mut preempted_ns, state, sequence, open } = self
-        else {
-            return self;
-        };
-        let room = end.0.saturating_sub(not_before.0);
-        run_queue_ns = run_queue_ns.min(room);
-        preempted_ns = preempted_ns.min(room - run_queue_ns);
-        blocked_ns = blocked_ns.min(room - run_queue_ns - preempted_ns);
-        Self::OffCpu { blocked_ns, run_queue_ns, preempted_ns, state, sequence, open }
+    pub fn clipped(mut self, end: MonoNs, not_before: MonoNs) -> Self {
+        if let Self::OffCpu { blocked_ns, run_queue_ns, preempted_ns, .. } = &mut self {
+            let room = end.0.saturating_sub(not_before.0);
+            *run_queue_ns = (*run_queue_ns).min(room);
+            *preempted_ns = (*preempted_ns).min(room - *run_queue_ns);
+            *blocked_ns = (*blocked_ns).min(room - *run_queue_ns - *preempted_ns);
+        }
+        self
+    }
+
+    /// The blocked, run-queue and preempted time that an interval stands for by its thread's
+    /// clock, ns; `None` where the clock did not tick in it, and for on-CPU hits.
+    #[must_use]
+    pub fn by_clock(self) -> Option<[u64; 3]> {
+        let Self::OffCpu { blocked_ns, run_queue_ns, preempted_ns, sampled, .. } = self else { return None };
+        let Clock { period_ns, ticks } = sampled.by_clock?;
+        Some(match period_ns {
+            0 => [blocked_ns, run_queue_ns, preempted_ns],
+            _ => ticks.map(|ticks| u64::from(ticks).saturating_mul(period_ns)),
+        })
+    }
+
+    /// The same measure with other lengths of the blocked, run-queue and preempted part.
+    #[must_use]
+    pub fn with_parts(mut self, [blocked, run_queue, preempted]: [u64; 3]) -> Self {
+        if let Self::OffCpu { blocked_ns, run_queue_ns, preempted_ns, .. } = &mut self {
+            (*blocked_ns, *run_queue_ns, *preempted_ns) = (blocked, run_queue, preempted);
+        }
+        self
     }
 }
 
@@ -204,8 +248,10 @@ mod tests {
             run_queue_ns: 20,
             preempted_ns: 0,
             state: TaskState::Interruptible,
+            wait: Wait::Other,
             sequence: 1,
             open: false,
+            sampled: Sampled::default(),
         };
         // The interval is 1000-120 .. 1000; a capture that began at 970 saw 10 blocked + 20 waiting.
         let Measure::OffCpu { blocked_ns, run_queue_ns, .. } = whole.clipped(MonoNs(1000), MonoNs(970))
@@ -214,6 +260,24 @@ mod tests {
         };
         assert_eq!((blocked_ns, run_queue_ns), (10, 20));
         assert_eq!(whole.clipped(MonoNs(1000), MonoNs(0)), whole);
+    }
+
+    #[test]
+    fn ticks_are_worth_a_period_each() {
+        let measure = |by_clock| Measure::OffCpu {
+            blocked_ns: 100,
+            run_queue_ns: 20,
+            preempted_ns: 0,
+            state: TaskState::Interruptible,
+            wait: Wait::Other,
+            sequence: 1,
+            open: false,
+            sampled: Sampled { by_session: true, by_clock },
+        };
+        let clock = |period_ns| Some(Clock { period_ns, ticks: [3, 1, 0] });
+        assert_eq!(measure(clock(40)).by_clock(), Some([120, 40, 0]));
+        assert_eq!(measure(clock(0)).by_clock(), Some([100, 20, 0]), "every interval as it is");
+        assert_eq!(measure(None).by_clock(), None);
     }
 
     #[test]

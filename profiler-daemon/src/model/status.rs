@@ -21,6 +21,8 @@ pub struct Status {
     pub on_cpu_frequency_hz: f64,
     /// Whether the scheduler hooks are attached.
     pub off_cpu_active: bool,
+    /// Period of the off-CPU clocks, zero where they take every interval; `None` without them.
+    pub off_cpu_period: Option<Duration>,
     /// On-CPU hits received from the kernel since start.
     pub on_cpu_samples: u64,
     /// Off-CPU intervals received from the kernel since start.

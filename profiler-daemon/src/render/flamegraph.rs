@@ -91,7 +91,7 @@ fn color(text: &str) -> Color {
     } else if text.ends_with("_[j]") {
         (50 + shade, 200 + shade, 50 + shade)
     } else if name::is_marker(text) {
-        (100 + shade, 110 + shade, 200 + shade)
+        return marker_color(text);
     } else if text.starts_with('[') {
         // No name: `[binary+0xoffset]`.
         return GREY;
@@ -99,6 +99,25 @@ fn color(text: &str) -> Color {
         (175 + shade, 175 + shade, 50 + shade)
     } else {
         (200 + shade, 50 + shade, 50 + shade)
+    };
+    Color { r, g, b }
+}
+
+/// The colour of a pseudo frame: fixed, so that a reason is known by it in every picture.
+fn marker_color(text: &str) -> Color {
+    let (r, g, b) = match text {
+        "[run-queue]" => (240, 120, 200),
+        "[preempted]" => (200, 80, 160),
+        "[blocked: io]" => (70, 90, 190),
+        "[blocked: lock]" => (150, 90, 220),
+        "[blocked: network]" => (60, 150, 230),
+        "[blocked: pipe]" => (110, 180, 235),
+        "[blocked: poll]" => (150, 200, 235),
+        "[blocked: sleep]" => (170, 185, 215),
+        "[blocked: page fault]" => (100, 60, 150),
+        "[blocked: stopped]" => (140, 140, 160),
+        "[blocked: uninterruptible]" => (90, 110, 210),
+        _ => (130, 145, 225),
     };
     Color { r, g, b }
 }
@@ -145,7 +164,8 @@ mod tests {
         assert_eq!(dominant("core::cmp::max_[i]"), (false, false, true), "aqua");
         assert_eq!(dominant("fib_[j]"), (false, true, false), "green");
         assert_eq!(dominant("PyEval_Vector"), (true, false, true), "red");
-        assert_eq!(dominant("[run-queue]"), (false, false, false), "blue");
+        assert_eq!(dominant("[blocked: io]"), (false, false, false), "blue");
+        assert_eq!(dominant("[run-queue]"), (true, false, false), "pink");
         assert_eq!(color("[demo+0x1f]"), GREY);
     }
 

@@ -9,7 +9,7 @@
 
 use std::borrow::Cow;
 
-use crate::model::{Activity, Frame, FrameKind, Labels, TaskState};
+use crate::model::{Activity, Frame, FrameKind, Labels, Wait};
 
 /// Longest text of a name, in bytes. A deep stack repeats its names in each of its lines, so one
 /// huge symbol would multiply.
@@ -54,8 +54,7 @@ pub(super) fn activity(activity: Activity) -> &'static str {
 
 /// Whether a text is the pseudo frame of an activity.
 pub(super) fn is_marker(text: &str) -> bool {
-    use TaskState::{Interruptible, Stopped, Uninterruptible};
-    let blocked = [Interruptible, Uninterruptible, Stopped].map(Activity::Blocked);
+    let blocked = Wait::ALL.map(Activity::Blocked);
     let others = [Activity::RunQueue, Activity::Preempted];
     blocked.into_iter().chain(others).any(|activity| activity.marker() == Some(text))
 }

@@ -7,9 +7,7 @@ use rustc_hash::FxHashMap;
 use serde::Deserialize;
 
 use super::About;
-use crate::model::{
-    Activity, Frame, FrameKind, Labels, Pid, Profile, ProfileKind, TaskState, TimeRange, Value,
-};
+use crate::model::{Activity, Frame, FrameKind, Labels, Pid, Profile, ProfileKind, TimeRange, Value, Wait};
 
 /// The text is no profile of ours.
 #[derive(Debug, thiserror::Error)]
@@ -123,10 +121,11 @@ fn activity(text: &str) -> Result<Activity, ReadError> {
         "on-cpu" => Activity::OnCpu,
         "run-queue" => Activity::RunQueue,
         "preempted" => Activity::Preempted,
-        "blocked" => Activity::Blocked(TaskState::Interruptible),
-        "blocked: uninterruptible" => Activity::Blocked(TaskState::Uninterruptible),
-        "blocked: stopped" => Activity::Blocked(TaskState::Stopped),
-        text => return Err(word("activity", text)),
+        "blocked" => Activity::Blocked(Wait::Other),
+        text => {
+            let wait = text.strip_prefix("blocked: ").and_then(Wait::from_name);
+            Activity::Blocked(wait.ok_or_else(|| word("activity", text))?)
+        }
     })
 }
 

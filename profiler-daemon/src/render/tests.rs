@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    Activity, Frame, FrameKind, Labels, Module, Pid, ProfileKind, SourceLine, Stage, TaskState, Value,
+    Activity, Frame, FrameKind, Labels, Module, Pid, ProfileKind, SourceLine, Stage, Value, Wait,
 };
 
 pub(super) fn about() -> About {
@@ -101,8 +101,8 @@ pub(super) fn off_cpu_profile() -> Profile {
     let mut add = |activity, us: u64| {
         profile.add_row(&labels("demo", 7), activity, &wait, Value { count: 2, ns: 1000 * us });
     };
-    add(Activity::Blocked(TaskState::Interruptible), 9_000_000);
-    add(Activity::Blocked(TaskState::Uninterruptible), 400_000);
+    add(Activity::Blocked(Wait::Other), 9_000_000);
+    add(Activity::Blocked(Wait::Uninterruptible), 400_000);
     add(Activity::RunQueue, 30_000);
     add(Activity::Preempted, 1_000);
     profile

@@ -355,8 +355,10 @@ fn the_thread_passes_everything_on_and_ends_with_its_input() {
             run_queue_ns: 0,
             preempted_ns: 0,
             state: TaskState::Interruptible,
+            wait: Wait::Other,
             sequence: 0,
             open: false,
+            sampled: Sampled::default(),
         },
         ..on_cpu.clone()
     };

@@ -165,6 +165,7 @@ fn status() -> Status {
         bpf_map_bytes: 0,
         on_cpu_frequency_hz: 99.0,
         off_cpu_active: false,
+        off_cpu_period: None,
         on_cpu_samples: 0,
         off_cpu_intervals: 0,
         loss,

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use rustc_hash::FxHashMap;
 
 use super::{Damaged, Effort, format, pack, unpack};
-use crate::model::{Activity, Loss, ProfileKind, StackQuality, Stage, TaskState, Value};
+use crate::model::{Activity, Loss, ProfileKind, StackQuality, Stage, Value, Wait};
 
 /// Most that the records or nanoseconds of one value of rows can sum up to, so that sums of values
 /// cannot overflow. 320 000 threads make so many nanoseconds in an hour.
@@ -139,14 +139,9 @@ fn activity_number(activity: Activity) -> u32 {
         Activity::OnCpu => 0,
         Activity::RunQueue => 1,
         Activity::Preempted => 2,
-        Activity::Blocked(state) => {
-            3 + match state {
-                TaskState::Running => 0,
-                TaskState::Interruptible => 1,
-                TaskState::Uninterruptible => 2,
-                TaskState::Stopped => 3,
-                TaskState::Other => 4,
-            }
+        Activity::Blocked(wait) => {
+            let place = Wait::ALL.iter().position(|known| *known == wait);
+            3 + place.unwrap_or_default() as u32
         }
     }
 }
@@ -156,12 +151,10 @@ fn activity_of(number: u32) -> Result<Activity, Damaged> {
         0 => Activity::OnCpu,
         1 => Activity::RunQueue,
         2 => Activity::Preempted,
-        3 => Activity::Blocked(TaskState::Running),
-        4 => Activity::Blocked(TaskState::Interruptible),
-        5 => Activity::Blocked(TaskState::Uninterruptible),
-        6 => Activity::Blocked(TaskState::Stopped),
-        7 => Activity::Blocked(TaskState::Other),
-        _ => return Err(Damaged::new(format!("{number} is not an activity"))),
+        blocked => {
+            let wait = Wait::ALL.get(blocked as usize - 3);
+            Activity::Blocked(*wait.ok_or_else(|| Damaged::new(format!("{number} is not an activity")))?)
+        }
     })
 }
 
@@ -180,6 +173,8 @@ pub(super) fn write_quality(quality: &StackQuality) -> format::Quality {
         user_stacks,
         user_truncated,
         frames_unnamed_despite_symbols,
+        user_borrowed,
+        clock_period_ns,
     } = *quality;
     format::Quality {
         records,
@@ -194,6 +189,8 @@ pub(super) fn write_quality(quality: &StackQuality) -> format::Quality {
         user_stacks,
         user_truncated,
         frames_unnamed_despite_symbols,
+        user_borrowed,
+        clock_period_ns,
     }
 }
 
@@ -211,6 +208,8 @@ pub(super) fn read_quality(quality: Option<format::Quality>) -> Result<StackQual
         quality.user_stacks,
         quality.user_truncated,
         quality.frames_unnamed_despite_symbols,
+        quality.user_borrowed,
+        quality.clock_period_ns,
     ];
     if counts.iter().chain(&quality.stopped).any(|&count| count > MAX_TOTAL) {
         return Err(Damaged::new("counts of stacks are too large"));
@@ -236,6 +235,8 @@ pub(super) fn read_quality(quality: Option<format::Quality>) -> Result<StackQual
         user_stacks: quality.user_stacks,
         user_truncated: quality.user_truncated,
         frames_unnamed_despite_symbols: quality.frames_unnamed_despite_symbols,
+        user_borrowed: quality.user_borrowed,
+        clock_period_ns: quality.clock_period_ns,
     })
 }
 

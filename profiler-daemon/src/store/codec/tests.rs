@@ -7,19 +7,12 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    Activity, Frame, FrameKind, Labels, Module, Pid, Profile, ProfileKind, SourceLine, Stage, TaskState,
-    TimeRange, Value,
+    Activity, Frame, FrameKind, Labels, Module, Pid, Profile, ProfileKind, SourceLine, Stage, TimeRange,
+    Value, Wait,
 };
 
 fn activities() -> impl Strategy<Value = Activity> {
-    let states = [
-        TaskState::Running,
-        TaskState::Interruptible,
-        TaskState::Uninterruptible,
-        TaskState::Stopped,
-        TaskState::Other,
-    ];
-    let all = states.map(Activity::Blocked);
+    let all = Wait::ALL.map(Activity::Blocked);
     let all = all.into_iter().chain([Activity::OnCpu, Activity::RunQueue, Activity::Preempted]);
     proptest::sample::select(all.collect::<Vec<_>>())
 }

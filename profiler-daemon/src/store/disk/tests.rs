@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use super::open::FILE;
 use super::tables::{FORMAT, FORMAT_KEY, META};
 use crate::model::{
-    Activity, Frame, FrameKind, Labels, Pid, Profile, ProfileKind, Selector, StackQuality, TaskState,
+    Activity, Frame, FrameKind, Labels, Pid, Profile, ProfileKind, Selector, StackQuality, Wait,
     TimeRange, Value, Window,
 };
 use crate::store::{CaptureAbout, CaptureResult, Queried, Store, StoreError, StoreOptions, Summary};
@@ -44,7 +44,7 @@ fn profile(kind: ProfileKind, seed: u64) -> Profile {
         let activity = match kind {
             ProfileKind::OnCpu => Activity::OnCpu,
             _ if row % 2 == 0 => Activity::RunQueue,
-            _ => Activity::Blocked(TaskState::Interruptible),
+            _ => Activity::Blocked(Wait::Other),
         };
         let count = 1 + (seed * 7 + row) % 11;
         profile.add_row(&labels, activity, &stack, Value { count, ns: count * 10_101_010 + seed % 3 });
@@ -239,7 +239,7 @@ fn the_file_stays_below_its_limit_and_what_goes_early_is_counted() {
         let rows: Vec<_> = bulky.rows().collect();
         for _ in 0..2000 {
             let (labels, stack, ..) = rows[dice.below(20) as usize];
-            let state = TaskState::Interruptible;
+            let state = Wait::Other;
             let activity = if dice.below(2) == 0 { Activity::OnCpu } else { Activity::Blocked(state) };
             let frame = bulky.frame_id(&frame(format!("g{}", dice.below(3000))));
             let stack = if dice.below(8) == 0 { stack } else { bulky.stack_id(&[frame]) };
