@@ -20,7 +20,7 @@ pub struct QueryArgs {
     /// The time up to now, such as 90s, 15m or 2h [default: 15m]
     #[arg(long, value_name = "DURATION", value_parser = values::since, conflicts_with_all = ["from", "until"])]
     pub since: Option<Duration>,
-    /// Start, in local time: 14:05[:30], 'yesterday 23:50', '2026-01-31 14:05', RFC 3339, or relative such as -1h
+    /// Start, in local time: 14:05, 'yesterday 23:50', '2026-01-31 14:05', RFC 3339, or relative such as -1h
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub from: Option<When>,
     /// End, written like --from [default: now]

@@ -124,6 +124,10 @@ async fn an_alert_posted_ten_times_at_once_starts_one() {
         assert!(matches!(one(&set, &next), Outcome::CoolingDown { of, .. } if of == capture.id));
     }
     assert_eq!(set.captures.list().len(), 1);
+    // One that is shut down before it began records nothing.
+    while set.fake.started.load(Ordering::Relaxed) == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     set.captures.shutdown().await;
     set.bundles.shutdown().await;
     assert_eq!(set.fake.started.load(Ordering::Relaxed), 1);
@@ -146,6 +150,11 @@ async fn labels_name_the_target() {
     assert_eq!(found.pids.iter().map(|pid| pid.0).collect::<Vec<_>>(), [pid]);
     // The first label leads nowhere: the next one is tried.
     let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("starts");
+    // It has our name until it execs.
+    let name = format!("/proc/{}/comm", child.id());
+    while std::fs::read_to_string(&name).expect("its name") != "sleep\n" {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     let labels = r#","pid":"4000000000","comm":"sleep""#;
     let found = spec(one(&set, &payload("2", NOON, labels)));
     child.kill().expect("killed");
