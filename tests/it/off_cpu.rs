@@ -36,6 +36,9 @@ fn mismatch(folded: &Folded, role: &Role) -> Option<String> {
 /// What is wrong with a role, if it is further than this share from the truth.
 pub(crate) fn differs(folded: &Folded, role: &Role, share: f64) -> Option<&'static str> {
     let seen = folded.off_cpu(&role.comm);
+    // Interrupts, and a host that takes the CPU away, are in nobody's account: what a busy thread
+    // says of its own CPU time is not as exact as what an idle one says of its waits.
+    let share = if role.reason == "preempted" { share.max(0.05) } else { share };
     let off = (seen.blocked + seen.run_queue + seen.preempted) as f64;
     if off < role.least_us * (1.0 - share) {
         return Some("too little");

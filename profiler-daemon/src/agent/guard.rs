@@ -18,7 +18,7 @@ const MAX_PERIOD: Duration = Duration::from_secs(1);
 /// Lowest on-CPU frequency that the budget leads to, Hz.
 const MIN_FREQUENCY_HZ: u32 = 19;
 /// Most by which the period grows in one step, and the part by which it shrinks.
-const GROW: f64 = 8.0;
+const GROW: f64 = 64.0;
 const SHRINK: f64 = 0.9;
 /// Below this part of the budget there is room for more samples.
 const ROOM: f64 = 0.6;
@@ -65,11 +65,13 @@ pub(super) struct Guard {
     known: Duration,
     /// Looks since the frequency was changed.
     rested: u32,
+    /// The period has just grown: the next look still counts samples of before.
+    settling: bool,
 }
 
 impl Guard {
     pub(super) fn new(budget: Budget, wanted: Rates) -> Self {
-        Self { budget, wanted, now: wanted, cpus: 0.0, known: Duration::ZERO, rested: 0 }
+        Self { budget, wanted, now: wanted, cpus: 0.0, known: Duration::ZERO, rested: 0, settling: false }
     }
 
     /// The rates that the cost calls for.
@@ -96,6 +98,9 @@ impl Guard {
         if wanted.is_zero() {
             return;
         }
+        if std::mem::take(&mut self.settling) {
+            return;
+        }
         let factor = if sample_load > 1.0 {
             (sample_load * 1.1).min(GROW)
         } else if cpu_load > 1.0 {
@@ -105,6 +110,7 @@ impl Guard {
         } else {
             return;
         };
+        self.settling = factor > 1.0;
         self.now.period = Some(period.mul_f64(factor).clamp(wanted, MAX_PERIOD.max(wanted)));
     }
 

@@ -64,6 +64,16 @@ daemon_args! {
     window = "window", "DURATION";
     /// On-CPU samples a second and CPU, 1 to 100000
     on_cpu_frequency = "on_cpu.frequency", "HERTZ";
+    /// Record all the time where threads wait: true or false
+    off_cpu_enabled = "off_cpu.enabled", "BOOL";
+    /// Off-CPU time of a thread between two samples; 0s takes every interval
+    off_cpu_period = "off_cpu.period", "DURATION";
+    /// File with rules that tell what threads wait for
+    off_cpu_wait_rules = "off_cpu.wait_rules", "FILE";
+    /// Off-CPU samples a second of the whole host that recording may take
+    budget_off_cpu_samples = "budget.off_cpu_samples", "N";
+    /// CPU time that the daemon may take, in thousandths of a CPU
+    budget_millicpus = "budget.millicpus", "N";
     /// Age at which stored windows go
     retention_age = "retention.age", "DURATION";
     /// Size of all stored windows at which the oldest go

@@ -33,6 +33,7 @@ fn as_table(status: &StatusResponse) -> String {
         _ => format!("off, {} samples", status.on_cpu_samples),
     };
     let off_cpu = match &status.off_cpu_period {
+        Some(period) if times::duration(Some(*period)).is_zero() => "every interval".to_owned(),
         Some(period) => format!("a sample every {}", times::short(times::duration(Some(*period)))),
         None if status.off_cpu_active => "on".to_owned(),
         None => "off".to_owned(),
