@@ -117,7 +117,7 @@ impl Dictionary {
     /// Indices into [`Self::frames`], leaf first.
     pub(in crate::store) fn stack(&self, id: u32) -> Result<&[u32], Damaged> {
         let end = *at(&self.stack_ends, id)? as usize;
-        let start = id.checked_sub(1).map_or(Ok(0), |before| at(&self.stack_ends, before).map(|&end| end))?;
+        let start = id.checked_sub(1).map_or(Ok(0), |before| at(&self.stack_ends, before).copied())?;
         // Both ends were checked when the piece was added.
         self.stack_frames.get(start as usize..end).ok_or_else(|| Damaged::new("stacks do not add up"))
     }
