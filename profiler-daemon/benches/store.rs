@@ -115,7 +115,6 @@ impl Host {
             Arc::new(Labels {
                 pid: Pid(1000 + process as u32),
                 comm: format!("service-{}", process % 80).into(),
-                exe: format!("/usr/bin/service-{}", process % 80).into(),
                 cgroup: format!("/kubepods/pod{}", process % CONTAINERS).into(),
                 ..Labels::default()
             })

@@ -19,7 +19,7 @@ pub(super) use self::header::{Header, Part, belongs, coalesce};
 pub(super) use self::rows::{Row, Table, read_rows};
 
 /// Generated messages of `proto/internal/window.proto`.
-#[expect(unreachable_pub, reason = "the generator decides")]
+#[expect(unreachable_pub, reason = "the generator decides; what a message means stands in the .proto file")]
 mod format {
     tonic::include_proto!("profiler.store.v1");
 }

@@ -66,7 +66,7 @@ impl Default for StoreOptions {
 pub struct Store {
     shared: Arc<Shared>,
     /// Does the upkeep of a store on disk; ended with the store.
-    _keeper: Option<Keeper>,
+    keeper: Option<Keeper>,
 }
 
 #[derive(Debug)]
@@ -129,7 +129,7 @@ impl Store {
     pub fn new(options: StoreOptions) -> Self {
         let windows = Windows::new(options.max_age, options.max_bytes, EVICTED);
         let results = Results::new(options.max_captures, options.max_capture_bytes);
-        Self { shared: Arc::new(Shared::new(windows, results, None)), _keeper: None }
+        Self { shared: Arc::new(Shared::new(windows, results, None)), keeper: None }
     }
 
     /// The store in a directory, which is made if need be. A file that is damaged, or too old to be
@@ -145,7 +145,7 @@ impl Store {
         let shared = Arc::new(Shared::new(windows, results, Some(disk)));
         let keeper = Keeper::start(Arc::clone(&shared))
             .map_err(|source| StoreError::Unusable { path: directory.to_owned(), source })?;
-        Ok(Self { shared, _keeper: Some(keeper) })
+        Ok(Self { shared, keeper: Some(keeper) })
     }
 
     /// Takes a sealed window; older ones go as [`StoreOptions`] says. Says whether it is where a
@@ -199,7 +199,7 @@ impl Store {
     /// soon, and before the store is dropped.
     pub fn put_capture(&self, result: CaptureResult) {
         let _evicted = self.shared.lock().results.insert(result);
-        if let Some(keeper) = &self._keeper {
+        if let Some(keeper) = &self.keeper {
             keeper.wake();
         }
     }

@@ -41,13 +41,7 @@ fn frames() -> impl Strategy<Value = Arc<Frame>> {
 fn profiles() -> impl Strategy<Value = Profile> {
     let labels =
         (0..5_u32, "[ab]{0,1}", "[ab;\n]{0,2}", "/[ab]{0,2}").prop_map(|(pid, comm, exe, cgroup)| {
-            Arc::new(Labels {
-                pid: Pid(pid),
-                comm: comm.into(),
-                exe: exe.into(),
-                cgroup: cgroup.into(),
-                ..Labels::default()
-            })
+            Arc::new(Labels { pid: Pid(pid), comm: comm.into(), exe: exe.into(), cgroup: cgroup.into() })
         });
     let values = (0..1_000_000_u64, 0..1_u64 << 40).prop_map(|(count, ns)| Value { count, ns });
     let stack = proptest::collection::vec(frames(), 0..5);
