@@ -167,7 +167,9 @@ fn native_short_lives_are_seen_under_their_own_name() -> Result<()> {
         100.0 * ratio(named, all),
         100.0 * ratio(in_kernel, all),
     );
-    let complaint = chain.complaint("short lives", 0.9, 0.0);
+    // Before the daemon has heard of a program there are no tables for it: a matter of a millisecond
+    // or two, of which these have five.
+    let complaint = chain.complaint("short lives", 0.5, 0.0);
     assert!(ratio(all, expected) >= 0.95, "{all} records of {expected}");
     assert!(ratio(named, all) >= 0.9, "{named} of {all} records have user frames that all have names");
     assert!(complaint.is_none(), "{complaint:?}");

@@ -83,7 +83,7 @@ impl Stack {
     fn from_json(value: &Value) -> Result<Self> {
         let frames = value["frames"].as_array().context("a stack without frames")?;
         Ok(Self {
-            comm: value["comm"].as_str().context("a stack without comm")?.to_owned(),
+            comm: value["thread"].as_str().context("a stack without a thread's name")?.to_owned(),
             pid: value["pid"].as_u64().context("a stack without pid")?,
             frames: frames.iter().map(Frame::from_json).collect::<Result<_>>()?,
             value: value["value"].as_u64().context("a stack without value")?,
@@ -159,7 +159,7 @@ mod tests {
     fn frames_keep_their_modules() -> Result<()> {
         let stacks = Stacks::parse(
             r#"{"quality":{"records":3,"truncated":0,"stopped":1,"user_missing":0},"stacks":[
-                {"comm":"a","pid":7,"value":3,"count":3,"frames":[
+                {"thread":"a","pid":7,"value":3,"count":3,"frames":[
                     {"name":"_start","kind":"user","module":"/bin/a"},
                     {"name":"[libc.so.6+0x10]","kind":"user","module":"/lib/libc.so.6"},
                     {"name":"schedule","kind":"kernel","module":null}]}]}"#,

@@ -20,9 +20,9 @@ use crate::model::{KindLoss, MonoNs, ProcessChange, ProcessEvent, RawBatch, Stag
 const DRAIN_EVERY: Duration = Duration::from_millis(50);
 /// After an exec the rings are drained again so soon, so often: the new program maps its libraries
 /// in its first millisecond, and may not live long.
-const AFTER_EXEC: (Duration, u32) = (Duration::from_millis(2), 3);
+const AFTER_EXEC: (Duration, u32) = (Duration::from_millis(1), 4);
 /// Woken more often than this, we wait: a storm of execs must not cost more than the timer would.
-const REST: Duration = Duration::from_millis(2);
+const REST: Duration = Duration::from_millis(1);
 /// How often counters are read and CPUs that came online are looked for.
 const LOOK_AROUND_EVERY: Duration = Duration::from_secs(1);
 /// So long before a window ends, what is still blocked is written into it.
