@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use profiler_daemon::model::{
-    Activity, Frame, FrameKind, Labels, Pid, Profile, ProfileKind, Selector, StackQuality, Wait,
-    TimeRange, Value, Window,
+    Activity, Frame, FrameKind, Labels, Pid, Profile, ProfileKind, Selector, StackQuality, TimeRange, Value,
+    Wait, Window,
 };
 use profiler_daemon::store::{Store, StoreOptions};
 
