@@ -41,7 +41,19 @@ fn frames() -> impl Strategy<Value = Arc<Frame>> {
 fn profiles() -> impl Strategy<Value = Profile> {
     let labels =
         (0..5_u32, "[ab]{0,1}", "[ab;\n]{0,2}", "/[ab]{0,2}").prop_map(|(pid, comm, exe, cgroup)| {
-            Arc::new(Labels { pid: Pid(pid), comm: comm.into(), exe: exe.into(), cgroup: cgroup.into() })
+            let (process, unit) = (format!("{comm}-main").into(), format!("{exe}.service").into());
+            let (container, pod) = (format!("c{pid}").into(), format!("p{pid}").into());
+            Arc::new(Labels {
+                pid: Pid(pid),
+                comm: comm.into(),
+                process,
+                exe: exe.into(),
+                cgroup: cgroup.into(),
+                container,
+                pod,
+                namespace: "default".into(),
+                unit,
+            })
         });
     let values = (0..1_000_000_u64, 0..1_u64 << 40).prop_map(|(count, ns)| Value { count, ns });
     let stack = proptest::collection::vec(frames(), 0..5);
