@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn an_open_interval_is_told_in_pieces_however_late_they_come() {
-        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(1000 + seconds);
+        let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(1000 + seconds);
         let mut reported = Reported::default();
         let mut news = |length, open, seconds| {
             let news = reported.news(&interval(length, open), at(seconds)).and_then(Measure::by_clock);
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn an_interval_whose_end_was_lost_is_forgotten() {
-        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(1000 + seconds);
+        let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(1000 + seconds);
         let mut reported = Reported::default();
         reported.news(&interval(10, true), at(0));
         let other = Sample { tid: Tid(2), ..interval(10, true) };

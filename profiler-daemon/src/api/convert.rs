@@ -104,8 +104,7 @@ pub(super) fn summary(summary: &Summary) -> proto::ProfileSummary {
             stopped: quality.stopped_early(),
             user_missing: quality.user_missing,
             user_borrowed: quality.user_borrowed,
-            clock_period: (quality.clock_period_ns > 0)
-                .then(|| length(Duration::from_nanos(quality.clock_period_ns))),
+            clock_period_ns: quality.clock_period_ns,
             frames: quality.frames,
             frames_unnamed: quality.frames_unnamed,
         }),
