@@ -90,15 +90,18 @@ fn pair() -> Result<Pair> {
     })
 }
 
-/// Run time, ns, and runs of a process's eBPF programs, by their names.
+/// Run time, ns, and runs of a process's eBPF programs, by their numbers and names.
 fn programs(pid: u32) -> Result<BTreeMap<String, (u64, u64)>> {
     let held = Held::by(pid)?;
     let mut programs = BTreeMap::new();
     for program in loaded_programs() {
         let program = program?;
         if held.programs.contains(&program.id()) {
-            let name = program.name_as_str().unwrap_or_default().to_owned();
-            programs.insert(name, (program.run_time().as_nanos() as u64, program.run_count()));
+            let name = String::from_utf8_lossy(program.name()).into_owned();
+            programs.insert(
+                format!("{} {name}", program.id()),
+                (program.run_time().as_nanos() as u64, program.run_count()),
+            );
         }
     }
     Ok(programs)

@@ -65,8 +65,22 @@ fn off_cpu_roles_wait_long_and_on_both_cpus() -> Result<()> {
     let (truth, took) = run(&Workload::new("offcpu", 1.0)?)?;
     let roles = truth.roles()?;
     let names: Vec<&str> = roles.iter().map(|role| role.comm.as_str()).collect();
-    assert_eq!(names, ["oc-sleeper", "oc-mutex", "oc-pipe", "oc-migrator", "oc-stuck"]);
-    for role in &roles {
+    assert_eq!(
+        names,
+        [
+            "oc-sleeper",
+            "oc-napper",
+            "oc-mutex",
+            "oc-pipe",
+            "oc-fsync",
+            "oc-migrator",
+            "oc-spin-a",
+            "oc-spin-b",
+            "oc-stuck"
+        ]
+    );
+    // Of the others the truth is a range, or lies in the kernel's account.
+    for role in roles.iter().filter(|role| role.least_us == role.wait_us && role.reason != "preempted") {
         assert!(role.short_waits_us / role.wait_us < 0.01, "waits below 1 ms matter: {role:?}");
         let waiting = ratio(role.wait_us / 1e6, took.as_secs_f64());
         assert!((0.8..=1.0).contains(&waiting), "{waiting}: {role:?}");

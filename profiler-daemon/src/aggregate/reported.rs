@@ -8,12 +8,25 @@ use crate::model::{Measure, ProcessId, Sample, Tid};
 /// Most open intervals that are remembered. What does not fit is told whole when it ends.
 const MAX_OPEN: usize = 1 << 18;
 
+/// A sweep takes less than this.
+const SWEEP: Duration = Duration::from_millis(500);
+
 /// Blocked, run-queue and preempted time, ns.
 type Parts = [u64; 3];
 
-/// By thread and number of the interval: what was told, and when.
-#[derive(Debug, Default)]
-pub(super) struct Reported(HashMap<(ProcessId, Tid, u32), (Parts, SystemTime)>);
+#[derive(Debug)]
+pub(super) struct Reported {
+    /// By thread and number of the interval: what was told, and when the sweep was that saw it.
+    open: HashMap<(ProcessId, Tid, u32), (Parts, SystemTime)>,
+    /// When the last sweeps began of which something has arrived, oldest first.
+    sweeps: [SystemTime; 4],
+}
+
+impl Default for Reported {
+    fn default() -> Self {
+        Self { open: HashMap::new(), sweeps: [SystemTime::UNIX_EPOCH; 4] }
+    }
+}
 
 impl Reported {
     /// What the interval stands for by its thread's clock, beyond what was told of it before;
@@ -23,20 +36,31 @@ impl Reported {
         let Measure::OffCpu { sequence, open, .. } = sample.measure else { return None };
         let key = (sample.process, sample.tid, sequence);
         let told = if open {
-            if self.0.len() >= MAX_OPEN && !self.0.contains_key(&key) {
+            if self.open.len() >= MAX_OPEN && !self.open.contains_key(&key) {
                 return None;
             }
-            self.0.insert(key, (parts, at))
+            self.note_sweep(at);
+            self.open.insert(key, (parts, at))
         } else {
-            self.0.remove(&key)
+            self.open.remove(&key)
         };
         let news = told.map_or(parts, |(told, _)| beyond(parts, told));
         (news != [0; 3]).then(|| sample.measure.with_parts(news))
     }
 
-    /// Forgets intervals that no sweep has seen since: their end was lost.
-    pub(super) fn forget(&mut self, now: SystemTime, after: Duration) {
-        self.0.retain(|_, (_, at)| now.duration_since(*at).is_ok_and(|age| age < after));
+    /// Forgets intervals that the last sweeps did not see any more: their end was lost. Sweeps are
+    /// counted, since records may arrive late, all of them; and the last one may not be whole yet.
+    pub(super) fn forget(&mut self) {
+        let oldest = self.sweeps[0];
+        self.open.retain(|_, (_, at)| *at >= oldest);
+    }
+
+    fn note_sweep(&mut self, at: SystemTime) {
+        let [.., last] = self.sweeps;
+        if at.duration_since(last).is_ok_and(|since| since > SWEEP) {
+            self.sweeps.rotate_left(1);
+            self.sweeps[3] = at;
+        }
     }
 }
 
@@ -55,7 +79,64 @@ fn beyond(parts: Parts, told: Parts) -> Parts {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::model::{CgroupId, Clock, MonoNs, Pid, Sampled, StackFlags, TaskState, Wait};
+
+    fn interval(length_ns: u64, open: bool) -> Sample {
+        let by_clock = Some(Clock { period_ns: 0, ticks: [0; 3] });
+        Sample {
+            time: MonoNs(0),
+            process: ProcessId { pid: Pid(1), start_ticks: 1 },
+            tid: Tid(1),
+            cgroup: CgroupId(1),
+            labels: Arc::default(),
+            stack: Arc::new([]),
+            flags: StackFlags::default(),
+            measure: Measure::OffCpu {
+                blocked_ns: length_ns,
+                run_queue_ns: 0,
+                preempted_ns: 0,
+                state: TaskState::Interruptible,
+                wait: Wait::Other,
+                sequence: 1,
+                open,
+                sampled: Sampled { by_session: false, by_clock },
+            },
+        }
+    }
+
+    #[test]
+    fn an_open_interval_is_told_in_pieces_however_late_they_come() {
+        let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(1000 + seconds);
+        let mut reported = Reported::default();
+        let mut news = |length, open, seconds| {
+            let news = reported.news(&interval(length, open), at(seconds)).and_then(Measure::by_clock);
+            reported.forget();
+            news.map(|parts| parts[0])
+        };
+        assert_eq!(news(10, true, 0), Some(10));
+        // However long the next sweep was in coming.
+        assert_eq!(news(30, true, 60), Some(20));
+        assert_eq!(news(30, true, 61), None, "nothing new");
+        assert_eq!(news(35, false, 62), Some(5));
+        assert_eq!(news(35, false, 63), Some(35), "another interval by now");
+    }
+
+    #[test]
+    fn an_interval_whose_end_was_lost_is_forgotten() {
+        let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(1000 + seconds);
+        let mut reported = Reported::default();
+        reported.news(&interval(10, true), at(0));
+        let other = Sample { tid: Tid(2), ..interval(10, true) };
+        for sweep in 1..=4 {
+            assert_eq!(reported.open.len(), if sweep == 1 { 1 } else { 2 });
+            reported.news(&other, at(sweep));
+            reported.forget();
+        }
+        assert_eq!(reported.open.len(), 1);
+    }
 
     #[test]
     fn no_time_is_told_twice() {

@@ -123,8 +123,7 @@ fn stacks(quality: &model::StackQuality) -> proto::StackQuality {
         frames_unnamed: quality.frames_unnamed,
         frames_unnamed_despite_symbols: quality.frames_unnamed_despite_symbols,
         user_borrowed: quality.user_borrowed,
-        clock_period: (quality.clock_period_ns > 0)
-            .then(|| length(Duration::from_nanos(quality.clock_period_ns))),
+        clock_period_ns: quality.clock_period_ns,
     }
 }
 

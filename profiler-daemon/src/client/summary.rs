@@ -1,6 +1,6 @@
 //! What a result is worth, in a line: how much, of which time, what is missing.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -47,8 +47,9 @@ pub(super) fn line(summary: &proto::ProfileSummary) -> String {
     if summary.frequency_hz > 0.0 {
         text.push_str(&format!(" at {:.0} Hz", summary.frequency_hz));
     }
-    if let Some(period) = summary.stacks.as_ref().and_then(|stacks| stacks.clock_period) {
-        text.push_str(&format!(", a sample every {}", times::short(times::duration(Some(period)))));
+    let period_ns = summary.stacks.as_ref().map_or(0, |stacks| stacks.clock_period_ns);
+    if period_ns > 0 {
+        text.push_str(&format!(", a sample every {}", times::short(Duration::from_nanos(period_ns))));
     }
     if let (Some(from), Some(to)) = (times::system_time(summary.from), times::system_time(summary.to)) {
         text.push_str(&format!(", {} to {}", times::local(from), times::local(to)));

@@ -177,17 +177,11 @@ impl UserSymbols {
         let loss = &mut self.loss;
         let procs = self.procs.clone();
         let in_root = |path: &Path| procs.lock().get(id)?.open_in_root(path.as_os_str().as_bytes());
-        let mut find = |address| {
+        let found = address.and_then(|address| {
             self.elf.find(file, address, &in_root, |reason| {
                 tracing::debug!(path = &**file.path(), reason, "symbols are limited");
                 loss.add(Stage::Symbolize, reason, 1);
             })
-        };
-        // What is asked for is the byte before a return address. Signal handlers return to the very
-        // start of a function that nobody called: where nothing ends before it, it is meant.
-        let found = address.and_then(|address| {
-            let starts = |found: &Found| found.address == address.wrapping_add(1);
-            find(address).or_else(|| find(address.wrapping_add(1)).filter(starts))
         });
         let module = self.module(file);
         let start = out.len();
