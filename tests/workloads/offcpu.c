@@ -136,6 +136,10 @@ static void *waker(void *unused) {
     pthread_setname_np(pthread_self(), "oc-waker");
     for (int round = 0; migrating; round++) {
         sem_wait(&going_to_sleep);
+        if (!migrating) {
+            // It has ended, and must not be asked for any more.
+            break;
+        }
         sleep_ns(6000000);
         cpu_set_t set;
         CPU_ZERO(&set);

@@ -132,7 +132,8 @@ impl Visitor<'_> for Records {
         if metadata.misc() & COMM_EXEC == 0 {
             return Parsed::Other;
         }
-        event(&metadata, ProcessChange::NewImage(Pid(record.pid)))
+        let comm = String::from_utf8_lossy(&record.comm).into();
+        event(&metadata, ProcessChange::NewImage { pid: Pid(record.pid), comm })
     }
 
     fn visit_mmap2(self, record: Mmap2<'_>, metadata: RecordMetadata) -> Parsed {

@@ -24,7 +24,12 @@ pub enum ProcessChange {
         parent: Pid,
     },
     /// A process gave up its memory to become another program. What it maps follows.
-    NewImage(Pid),
+    NewImage {
+        /// Which.
+        pid: Pid,
+        /// Its name from now on.
+        comm: Arc<str>,
+    },
     /// A process has become another program: what the kernel maps for it is mapped.
     Exec(ProcessId),
     /// Code was mapped.

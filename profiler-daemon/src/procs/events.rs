@@ -19,11 +19,12 @@ impl ProcessTable {
     pub fn apply(&mut self, event: &ProcessEvent) {
         match &event.change {
             ProcessChange::Fork { child, parent } => self.forked(*child, *parent, event.time),
-            ProcessChange::NewImage(pid) => {
+            ProcessChange::NewImage { pid, comm } => {
                 if let Some(id) = self.current(*pid)
                     && let Some(process) = self.as_of(id, event.time)
                 {
                     process.begin_image(event.time);
+                    process.comm = Arc::clone(comm);
                     self.note_change(id);
                 }
             }

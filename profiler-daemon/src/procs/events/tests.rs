@@ -112,7 +112,7 @@ fn exec_begins_a_new_image_and_the_old_one_serves_older_samples() {
     let id = child.id();
     apply(&mut table, LATER, ProcessChange::Fork { child: id, parent: me().pid });
     let old = ranges(&table, id)[0].0;
-    apply(&mut table, after(100), ProcessChange::NewImage(id.pid));
+    apply(&mut table, after(100), ProcessChange::NewImage { pid: id.pid, comm: "next".into() });
     assert!(ranges(&table, id).is_empty());
     apply(&mut table, after(101), map(id.pid, 0x40_0000, 0x50_0000, &path, key.clone()));
     apply(&mut table, after(102), map(id.pid, 0x60_0000, 0x70_0000, "/other", key));
@@ -120,6 +120,7 @@ fn exec_begins_a_new_image_and_the_old_one_serves_older_samples() {
 
     let process = table.get(id).unwrap();
     assert_eq!(**process.exe(), *path, "the first file that is mapped is the program");
+    assert_eq!(&**process.comm(), "next", "and its name is known however soon it is gone");
     assert!(process.find(old, after(99)).is_some() && process.find(old, after(100)).is_none());
     assert!(process.find(0x40_0000, after(99)).is_none());
     let found = process.find(0x48_0000, after(103)).unwrap();
@@ -134,7 +135,7 @@ fn a_mapping_takes_the_place_of_what_lay_there() {
     let child = Running::start();
     let id = child.id();
     apply(&mut table, LATER, ProcessChange::Fork { child: id, parent: me().pid });
-    apply(&mut table, after(1), ProcessChange::NewImage(id.pid));
+    apply(&mut table, after(1), ProcessChange::NewImage { pid: id.pid, comm: "next".into() });
     apply(&mut table, after(2), anonymous(id.pid, 0x10_000, 0x20_000));
     apply(&mut table, after(3), map(id.pid, 0x14_000, 0x18_000, &path, key));
     assert_eq!(
@@ -147,7 +148,7 @@ fn a_mapping_takes_the_place_of_what_lay_there() {
 fn what_proc_said_later_is_not_undone_by_an_older_event() {
     let mut table = table();
     let known = ranges(&table, me());
-    apply(&mut table, MonoNs(1), ProcessChange::NewImage(me().pid));
+    apply(&mut table, MonoNs(1), ProcessChange::NewImage { pid: me().pid, comm: "next".into() });
     apply(&mut table, MonoNs(2), anonymous(me().pid, 0x10_000, 0x20_000));
     assert_eq!(ranges(&table, me()), known);
 }
@@ -157,7 +158,7 @@ fn a_process_that_came_and_went_unseen_is_known_by_its_events() {
     let mut table = table();
     let (key, file, path) = own_file(&table);
     apply(&mut table, LATER, ProcessChange::Fork { child: gone(), parent: me().pid });
-    apply(&mut table, after(1), ProcessChange::NewImage(gone().pid));
+    apply(&mut table, after(1), ProcessChange::NewImage { pid: gone().pid, comm: "next".into() });
     apply(&mut table, after(2), map(gone().pid, 0x40_0000, 0x50_0000, &path, key));
     apply(&mut table, after(9), ProcessChange::Exit(gone()));
     let process = table.get(gone()).unwrap();
@@ -223,7 +224,7 @@ fn names_without_a_file_are_no_files() {
     let child = Running::start();
     let id = child.id();
     apply(&mut table, LATER, ProcessChange::Fork { child: id, parent: me().pid });
-    apply(&mut table, after(1), ProcessChange::NewImage(id.pid));
+    apply(&mut table, after(1), ProcessChange::NewImage { pid: id.pid, comm: "next".into() });
     let none = FileKey::Inode { device: (0, 0), inode: 0 };
     for (number, name) in ["[vdso]", "//anon", "[anon:jit]", "[heap]", "", "[uprobes]"].iter().enumerate() {
         let start = 0x10_0000 * (number as u64 + 1);
