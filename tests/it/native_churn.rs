@@ -46,7 +46,11 @@ fn native_stacks_stay_whole_while_processes_come_and_go() -> Result<()> {
     let churn = short(forever, 150, "churn")?;
     let _chain = chain.start()?;
     let site = Site::new()?;
-    let _daemon = site.start_with(&["--on-cpu-frequency", "199", "--window", "2s"])?;
+    // A budget that a daemon built for debugging does not come near: at the usual one it would sample
+    // less and less beside the churn, as it should.
+    let budget = ["--budget-millicpus", "1000"];
+    let flags = ["--on-cpu-frequency", "199", "--window", "2s"];
+    let _daemon = site.start_with(&[flags.as_slice(), budget.as_slice()].concat())?;
     let ask = |from: Duration, to: Duration| -> Result<Judged> {
         let (from, to) = (format!("-{}ms", from.as_millis()), format!("-{}ms", to.as_millis()));
         let query = ["flamegraph", "--format", "json", "--from", &from, "--to", &to];
