@@ -407,7 +407,7 @@ pub(super) static KEYS: &[Key] = &[
     },
     Key {
         name: "unwind.table_bytes",
-        help: "Kernel memory for unwinding tables, taken at once: 1MiB to 1GiB. A byte or two for each\n\
+        help: "Kernel memory for unwinding tables, taken at once: 1MiB to 1GiB. Half a byte or so for each\n\
                10 of mapped code.",
         shape: Shape::Text,
         set: |config, texts| {
