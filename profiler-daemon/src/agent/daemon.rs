@@ -88,6 +88,7 @@ async fn run(config: &Config) -> Result<(), AgentError> {
     let symbols = symbolize::Options {
         debug_dirs: config.symbols.debug_dirs.clone(),
         inlined: config.symbols.inlined,
+        own_debug_info: false,
         debuginfod: debuginfod(config),
         ..symbolize::Options::default()
     };
@@ -275,6 +276,7 @@ impl Observer {
             cpu_time: own_cost::cpu_time(),
             bpf_run_time: None,
             rss_bytes: own_cost::rss_bytes(),
+            rss_peak_bytes: own_cost::rss_peak_bytes(),
             bpf_map_bytes: kernel.map_bytes,
             on_cpu_frequency_hz: f64::from(kernel.frequency_hz),
             off_cpu_active: kernel.off_cpu_active,

@@ -4,6 +4,7 @@
 //! without links of their own to follow, without sections that grow when decompressed, not larger
 //! than a limit. A panic in it costs the file, not the daemon.
 
+use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,8 +26,9 @@ use super::mini_debug;
 const MAX_SYMBOL_BYTES: u64 = 256 << 20;
 /// One answer from debug information may take this long; after that the file's symbol table serves.
 const MAX_LOOKUP: Duration = Duration::from_secs(3);
-/// Files nobody asked for in this long are closed once no process maps them.
-const FORGET_AFTER: Duration = Duration::from_secs(120);
+/// What was read of files that nobody asked for in this long is let go, also while processes map
+/// them: the frames found so far are remembered elsewhere, and a new one reads the file again.
+const FORGET_AFTER: Duration = Duration::from_secs(60);
 /// What the smallest file counts for, so that their number is bounded as well: each takes one or
 /// two descriptors.
 const MIN_BYTES: u64 = 256 << 10;
@@ -39,6 +41,7 @@ pub(super) struct ElfOptions {
     pub max_debug_info_bytes: u64,
     pub debug_dirs: Vec<PathBuf>,
     pub inlined: bool,
+    pub own_debug_info: bool,
     /// Asked for what is nowhere else.
     pub debuginfod: Option<Debuginfod>,
 }
@@ -76,6 +79,8 @@ pub(super) struct ElfSymbols {
     bytes: u64,
     next_serial: u64,
     swept: Instant,
+    /// Device and inode of the file whose debug information is left alone: our own.
+    spared: Option<(u64, u64)>,
 }
 
 struct Loaded {
@@ -108,6 +113,7 @@ impl ElfSymbols {
     pub(super) fn new(options: ElfOptions) -> Self {
         Self {
             blazesym: fresh(options.inlined),
+            spared: if options.own_debug_info { None } else { own_file() },
             options,
             loaded: FxHashMap::default(),
             broken: FxHashSet::default(),
@@ -260,7 +266,7 @@ impl ElfSymbols {
         }
     }
 
-    /// Closes files that no process maps any more and nobody asked for lately.
+    /// Lets go of files that nobody asked for lately.
     pub(super) fn sweep(&mut self) {
         if self.swept.elapsed() < FORGET_AFTER / 4 {
             return;
@@ -269,9 +275,7 @@ impl ElfSymbols {
         let old: Vec<u64> = self
             .loaded
             .iter()
-            .filter(|(_, loaded)| {
-                Arc::strong_count(&loaded.file) == 1 && loaded.used.elapsed() >= FORGET_AFTER
-            })
+            .filter(|(_, loaded)| loaded.used.elapsed() >= FORGET_AFTER)
             .map(|(&serial, _)| serial)
             .collect();
         for serial in old {
@@ -301,7 +305,8 @@ impl ElfSymbols {
                 None => (&**file, elf, has_links(elf)),
             };
         let limit = self.options.max_debug_info_bytes;
-        let has_debug_info = source_elf.debug_info_bytes > 0 && !own_links;
+        let spared = self.spared.is_some_and(|own| identity(file) == Some(own));
+        let has_debug_info = source_elf.debug_info_bytes > 0 && !own_links && !spared;
         let debug_info = has_debug_info
             && source_elf.debug_info_bytes <= limit
             && debug_files::compression_is_honest(source, &source_elf.compressed, limit.saturating_mul(2));
@@ -418,6 +423,16 @@ impl Loaded {
         let tables = self.debug_file.iter().chain(&self.mini).chain([&*self.file]);
         (self.debug_info.then(|| source(best, true)), tables.map(|file| source(file, false)).collect())
     }
+}
+
+/// Device and inode.
+fn identity(file: impl AsFd) -> Option<(u64, u64)> {
+    rustix::fs::fstat(file).ok().map(|stat| (stat.st_dev, stat.st_ino))
+}
+
+/// The program that this process runs.
+fn own_file() -> Option<(u64, u64)> {
+    std::fs::File::open("/proc/self/exe").ok().and_then(identity)
 }
 
 /// Adds a file to a set that is kept from growing.

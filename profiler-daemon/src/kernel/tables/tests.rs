@@ -40,7 +40,7 @@ fn listed(tables: &Tables, pid: u32) -> Vec<u64> {
     let entry = entry(tables, pid).unwrap();
     let mapping = |index: u32| {
         let at = (entry.first_mapping + index) as usize * size_of::<Mapping>();
-        Mapping::read_from_bytes(tables.mappings.read(at, size_of::<Mapping>())).unwrap().start
+        Mapping::read_from_bytes(&tables.mappings.read(at, size_of::<Mapping>())).unwrap().start
     };
     (0..entry.mappings).map(mapping).collect()
 }

@@ -18,6 +18,7 @@ fn options() -> ElfOptions {
         max_debug_info_bytes: 64 << 20,
         debug_dirs: Vec::new(),
         inlined: true,
+        own_debug_info: true,
         debuginfod: None,
     }
 }
