@@ -47,7 +47,8 @@ pub struct ElfInfo {
     pub debug_link: Option<(String, u32)>,
     /// Other links to files with debug information (`.gnu_debugaltlink`, `.debug_sup`).
     pub has_other_links: bool,
-    /// Sections that symbols are read from claim to be compressed: no linker writes that.
+    /// It is not as linkers write files: sections that symbols are read from claim to be compressed,
+    /// or there are sections that were not looked at here and that another reader might see.
     pub suspicious: bool,
 }
 
@@ -171,16 +172,23 @@ impl ElfInfo {
         }
         info.segments.sort_by_key(|segment| !segment.executable);
 
-        let count = usize::from(header.e_shnum(endian)).min(MAX_SECTIONS);
-        let table = read_table::<H::SectionHeader>(&file, header.e_shoff(endian).into(), count);
+        let (count, offset) = (usize::from(header.e_shnum(endian)), header.e_shoff(endian).into());
+        let names_index = header.e_shstrndx(endian).0;
+        // Counts beyond 16 bits lie in the first section (gABI, "ELF Header"). No program has so many.
+        info.suspicious |= count > MAX_SECTIONS || (count == 0 && offset != 0);
+        info.suspicious |= names_index == elf::SHN_XINDEX.0;
+        let count = count.min(MAX_SECTIONS);
+        let table = read_table::<H::SectionHeader>(&file, offset, count);
         let sections = pod::slice_from_all_bytes::<H::SectionHeader>(&table).unwrap_or_default();
         let names = sections
-            .get(usize::from(header.e_shstrndx(endian).0))
+            .get(usize::from(names_index))
             .filter(|section| section.sh_size(endian).into() <= MAX_NAMES)
             .and_then(|section| {
                 read_at(&file, section.sh_offset(endian).into(), section.sh_size(endian).into())
             })
             .unwrap_or_default();
+        // Without their names, sections that must not be trusted would pass for others.
+        info.suspicious |= sections.len() != count || (count > 0 && names.is_empty());
         for section in sections {
             let name = names.get(section.sh_name(endian) as usize..).unwrap_or_default();
             let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
@@ -382,6 +390,24 @@ mod tests {
         let notes = [note(1, b"GNU\0", &[0; 16]), note(3, b"GNU\0", &[0xab, 0xcd, 0x01])].concat();
         assert_eq!(build_id(&notes, 4, true).as_deref(), Some("abcd01"));
         assert_eq!(build_id(&notes[..10], 4, true), None);
+    }
+
+    #[test]
+    fn sections_that_another_reader_might_see_are_suspicious() {
+        let bytes = std::fs::read("/bin/true").unwrap();
+        // Places in the header of a 64-bit file.
+        let (shnum, shstrndx) = (60..62, 62..64);
+        let suspicious = |place: std::ops::Range<usize>, value: u16| {
+            let mut bytes = bytes.clone();
+            bytes[place].copy_from_slice(&value.to_ne_bytes());
+            info_of(&bytes).unwrap().suspicious
+        };
+        assert!(!info_of(&bytes).unwrap().suspicious);
+        assert!(suspicious(shnum.clone(), 0), "their number is elsewhere");
+        assert!(suspicious(shnum.clone(), 9000), "too many");
+        assert!(suspicious(shnum, 8000), "more than the file has");
+        assert!(suspicious(shstrndx.clone(), elf::SHN_XINDEX.0), "their names are elsewhere");
+        assert!(suspicious(shstrndx, 8000), "their names are nowhere");
     }
 
     #[test]
