@@ -4,6 +4,8 @@
 //! without links of their own to follow, without sections that grow when decompressed, not larger
 //! than a limit. A panic in it costs the file, not the daemon.
 
+mod ask;
+
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -11,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use blazesym::symbolize::source::{Elf, Source};
-use blazesym::symbolize::{Input, Sym, Symbolized, Symbolizer, evict};
+use blazesym::symbolize::{Symbolizer, evict};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::model::Loss;
@@ -21,6 +23,7 @@ use super::debug_files::{self, DebugFile, OpenInRoot};
 use super::debuginfod::{Answer, Debuginfod};
 use super::go::GoTable;
 use super::mini_debug;
+use ask::{ask, fresh};
 
 /// Symbol tables above this are left alone: 10 million symbols.
 const MAX_SYMBOL_BYTES: u64 = 256 << 20;
@@ -29,6 +32,9 @@ const MAX_LOOKUP: Duration = Duration::from_secs(3);
 /// What was read of files that nobody asked for in this long is let go, also while processes map
 /// them: the frames found so far are remembered elsewhere, and a new one reads the file again.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
+/// What was asked for so lately makes no room for another file's debug information. Two that do not
+/// fit together would be read in turns, which takes longer than all else that this thread does.
+const BUSY: Duration = Duration::from_secs(10);
 /// What the smallest file counts for, so that their number is bounded as well: each takes one or
 /// two descriptors.
 const MIN_BYTES: u64 = 256 << 10;
@@ -65,6 +71,7 @@ pub(super) type Reason = &'static str;
 pub(super) const CHANGED: Reason = "file changed after it was mapped";
 pub(super) const DEBUG_CHANGED: Reason = "debug file changed after it was found, symbol table used";
 pub(super) const TOO_LARGE: Reason = "debug information over its limit, symbol table used";
+pub(super) const NO_ROOM: Reason = "no room for more debug information, symbol table used";
 pub(super) const TOO_SLOW: Reason = "debug information too slow, symbol table used";
 pub(super) const BROKEN: Reason = "file with broken symbols";
 
@@ -319,13 +326,18 @@ impl ElfSymbols {
         let unpacked = mini.as_ref().map_or(0, |mini| mini.size().saturating_mul(2));
         let mut bytes = MIN_BYTES.saturating_add(elf.symbol_bytes).saturating_add(symbols);
         bytes = bytes.saturating_add(unpacked);
+        // Once all of it was asked for, parsed debug information takes about one and a half times its
+        // size (measured with Rust binaries and glibc), on top of what is decompressed.
+        let compressed = source_elf.compressed.iter().map(|section| section.claimed);
+        let parsed = (source_elf.debug_bytes / 2).saturating_mul(3);
+        let detailed = compressed.fold(bytes.saturating_add(parsed), u64::saturating_add);
+        let has_room = self.has_room(detailed);
+        if debug_info && !has_room {
+            report(NO_ROOM);
+        }
+        let debug_info = debug_info && has_room;
         if debug_info {
-            // Once all of it was asked for, parsed debug information takes about one and a half
-            // times its size (measured with Rust binaries and glibc), on top of what is
-            // decompressed.
-            let compressed = source_elf.compressed.iter().map(|section| section.claimed);
-            let parsed = (source_elf.debug_bytes / 2).saturating_mul(3);
-            bytes = compressed.fold(bytes.saturating_add(parsed), u64::saturating_add);
+            bytes = detailed;
         }
         self.make_room(bytes);
         self.bytes = self.bytes.saturating_add(bytes);
@@ -379,6 +391,14 @@ impl ElfSymbols {
     fn serial(&mut self) -> u64 {
         self.next_serial += 1;
         self.next_serial
+    }
+
+    /// Whether debug information of so many bytes fits beside what is being asked for. One file's
+    /// always does, where no other's is.
+    fn has_room(&self, bytes: u64) -> bool {
+        let busy = self.loaded.values().filter(|loaded| loaded.debug_info && loaded.used.elapsed() < BUSY);
+        let taken = busy.fold(0, |sum: u64, loaded| sum.saturating_add(loaded.bytes));
+        taken == 0 || taken.saturating_add(bytes) <= self.options.memory_bytes
     }
 
     /// Unloads the files that were not asked for longest, until `bytes` more fit.
@@ -455,43 +475,6 @@ fn has_links(elf: &ElfInfo) -> bool {
 
 fn is_mangled(name: &str) -> bool {
     name.starts_with("_Z") || name.starts_with("_R")
-}
-
-fn fresh(inlined: bool) -> Symbolizer {
-    Symbolizer::builder()
-        .enable_code_info(true)
-        .enable_inlined_fns(inlined)
-        .enable_demangling(false)
-        // Debug files are found by this crate, with checks.
-        .set_debug_dirs(Some([] as [PathBuf; 0]))
-        .build()
-}
-
-fn ask(blazesym: &Symbolizer, source: &Source<'_>, address: u64) -> Option<Found> {
-    match blazesym.symbolize_single(source, Input::VirtOffset(address)) {
-        Ok(Symbolized::Sym(sym)) if !sym.name.is_empty() => Some(found(&sym)),
-        Ok(_) => None,
-        Err(error) => {
-            tracing::debug!(%error, ?source, "cannot symbolize");
-            None
-        }
-    }
-}
-
-fn found(sym: &Sym<'_>) -> Found {
-    let file = |info: Option<&blazesym::symbolize::CodeInfo<'_>>| {
-        info.map(|info| info.to_path().to_string_lossy().into_owned())
-    };
-    Found {
-        name: sym.name.to_string(),
-        address: sym.addr,
-        source: file(sym.code_info.as_deref()),
-        inlined: sym
-            .inlined
-            .iter()
-            .map(|frame| (frame.name.to_string(), file(frame.code_info.as_ref())))
-            .collect(),
-    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use profiler_common::unwind::{cfa, row, row_rule};
 
 use super::super::load::{self, Options};
 use super::super::privilege;
+use super::super::types::Types;
 use super::*;
 use crate::model::Pid;
 
@@ -13,7 +14,7 @@ fn tables() -> Option<Tables> {
         return None;
     }
     let options = Options { table_bytes: 1, ..Options::for_rate(1, 1) };
-    let (mut ebpf, _, sizes) = load::load(&options).unwrap();
+    let (mut ebpf, sizes) = load::load(&options, &mut Types::default()).unwrap();
     assert_eq!(sizes.chunks, 1);
     Some(Tables::take(&mut ebpf, sizes).unwrap())
 }

@@ -10,8 +10,12 @@ use crate::unwind::table::{PAGE_BYTES, PageRows, Table};
 
 /// Starts every file.
 const MAGIC: [u8; 8] = *b"unwindtb";
-/// To be raised whenever the layout, or what a builder makes of the same file, changes.
-const VERSION: u64 = 2;
+/// Names the sources of layout and builder: what others made of the same file may be another table.
+/// Fuzz targets, which keep no tables, are built without it.
+const BUILDER: &str = match option_env!("TABLE_BUILDER") {
+    Some(hash) => hash,
+    None => "",
+};
 /// Bytes of the digest at the end.
 const DIGEST: usize = 32;
 
@@ -22,9 +26,10 @@ pub(super) const MAX_BYTES: u64 = 64 << 20;
 pub(super) fn encode(key: &Key, table: &Table, evidence: &Evidence) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(table.memory_bytes() + 24 * evidence.places.len() + 512);
     bytes.extend(MAGIC);
+    bytes.extend(BUILDER.as_bytes());
     let places = evidence.places.len();
     let counts = [table.pages.len(), table.rows.len(), table.rules.len(), places, key.build_id.len()];
-    let head = [VERSION, table.base, key.size].into_iter().chain(counts.map(|count| count as u64));
+    let head = [table.base, key.size].into_iter().chain(counts.map(|count| count as u64));
     for number in head.chain(table.report.to_array()) {
         bytes.extend(number.to_le_bytes());
     }
@@ -50,12 +55,12 @@ pub(super) fn encode(key: &Key, table: &Table, evidence: &Evidence) -> Vec<u8> {
     bytes
 }
 
-/// The table and what it was made from, if the bytes are whole, of this version, of this key, and
+/// The table and what it was made from, if the bytes are whole, of this builder, of this key, and
 /// sound.
 pub(super) fn decode(key: &Key, bytes: &[u8]) -> Option<(Table, Evidence)> {
     let (bytes, digest) = bytes.split_at_checked(bytes.len().checked_sub(DIGEST)?)?;
-    let mut rest = Reader(bytes.strip_prefix(&MAGIC)?);
-    if rest.number()? != VERSION || *Sha256::digest(bytes) != *digest {
+    let mut rest = Reader(bytes.strip_prefix(&MAGIC)?.strip_prefix(BUILDER.as_bytes())?);
+    if *Sha256::digest(bytes) != *digest {
         return None;
     }
     let (base, size) = (rest.number()?, rest.number()?);
