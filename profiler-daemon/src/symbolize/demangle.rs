@@ -1,6 +1,7 @@
 //! Mangled names to readable ones: only names that carry a mangling prefix, and only in bounds.
 
 use std::fmt::{self, Write};
+use std::panic::catch_unwind;
 
 use cpp_demangle::{BorrowedSymbol, DemangleOptions, ParseOptions};
 
@@ -14,7 +15,13 @@ const MAX_DEPTH: u32 = 96;
 /// The readable form of a symbol's name. Only `_R`, `_ZN..17h..E` (Rust) and `_Z` (C++) names are
 /// changed: a C function called `a` is not `signed char`.
 pub(super) fn demangle(name: &str) -> String {
-    let readable = if name.len() > MAX_MANGLED {
+    // The names are strangers', and the libraries are sure of more than they can know.
+    let readable = catch_unwind(|| readable(name)).unwrap_or_default();
+    readable.unwrap_or_else(|| cut(name).to_owned())
+}
+
+fn readable(name: &str) -> Option<String> {
+    if name.len() > MAX_MANGLED {
         None
     } else if name.starts_with("_R") || is_legacy_rust(name) {
         rust(name)
@@ -22,8 +29,7 @@ pub(super) fn demangle(name: &str) -> String {
         cpp(name)
     } else {
         None
-    };
-    readable.unwrap_or_else(|| cut(name).to_owned())
+    }
 }
 
 /// Rust's legacy mangling ends in a path element of 17 characters: `h` and a 64-bit hash.

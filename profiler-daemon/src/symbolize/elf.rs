@@ -314,9 +314,10 @@ impl ElfSymbols {
         let limit = self.options.max_debug_info_bytes;
         let spared = self.spared.is_some_and(|own| identity(file) == Some(own));
         let has_debug_info = source_elf.debug_info_bytes > 0 && !own_links && !spared;
+        // What is mapped the kernel takes back when it likes; what is decompressed takes memory.
         let debug_info = has_debug_info
             && source_elf.debug_info_bytes <= limit
-            && debug_files::compression_is_honest(source, &source_elf.compressed, limit.saturating_mul(2));
+            && debug_files::compression_is_honest(source, &source_elf.compressed, self.options.memory_bytes);
         if has_debug_info && !debug_info {
             report(TOO_LARGE);
         }
