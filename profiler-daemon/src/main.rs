@@ -11,6 +11,7 @@ use profiler_daemon::agent;
 use profiler_daemon::cli::{CheckArgs, Cli, Command, DaemonArgs, Exit, GlobalArgs, RecordArgs};
 use profiler_daemon::client::{self, Failure};
 use profiler_daemon::config::{Config, LogFormat};
+use profiler_daemon::symbolize;
 use profiler_daemon::telemetry::{self, LogOptions};
 
 /// Gives back to the system what a burst took: tables of a large program, debug information. The C
@@ -20,8 +21,10 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == agent::EXEC_STOPPED) {
-        return agent::exec_stopped(arguments);
+    match arguments.next() {
+        Some(first) if first == agent::EXEC_STOPPED => return agent::exec_stopped(arguments),
+        Some(first) if first == symbolize::SYMBOL_READER => return symbolize::read_symbols(),
+        _ => {}
     }
     let cli = match Cli::parse_line(std::env::args_os()) {
         Ok(cli) => cli,

@@ -72,7 +72,8 @@ async fn replay(kind: ProfileKind, batches: Vec<RawBatch>) -> Profile {
     let (named, named_in) = mpsc::channel(4);
     let (windows, _unread) = mpsc::channel(4);
     // What the compiler inlines into the functions above is its own affair.
-    let names = symbolize::Options { inlined: false, ..symbolize::Options::default() };
+    let reader = symbolize::ReaderProgram::new(env!("CARGO_BIN_EXE_profiler").into());
+    let names = symbolize::Options { inlined: false, reader, ..symbolize::Options::default() };
     let symbolizer =
         symbolize::Symbolizer::spawn(names, procs::SharedTable::default(), raw_in, named).expect("a thread");
     let anchor = ClockAnchor { mono: MonoNs(0), wall: SystemTime::UNIX_EPOCH };

@@ -7,6 +7,7 @@ mod cli;
 mod daemon;
 mod diff;
 mod hidden_files;
+mod hostile_files;
 mod lifecycle;
 mod names;
 mod native_big;

@@ -1,26 +1,28 @@
-//! What the daemon itself costs: CPU time and resident memory; and how old it is.
+//! What the daemon itself costs, with its symbol reader: CPU time and resident memory; and how old
+//! it is.
 
 use std::time::Duration;
 
 use crate::model::Pid;
+use crate::symbolize::reader_cost;
 
-/// CPU time (user and system) of this process since it started.
+/// CPU time (user and system) of this process and of its symbol readers since it started.
 pub(super) fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32) + reader_cost().0
 }
 
-/// Resident memory of this process, bytes; 0 where `/proc` cannot be read.
+/// Resident memory of this process and of its symbol reader, bytes; 0 where `/proc` cannot be read.
 pub(super) fn rss_bytes() -> u64 {
     // Second field of statm: resident pages, proc(5).
     let pages = std::fs::read_to_string("/proc/self/statm")
         .ok()
         .and_then(|text| text.split_whitespace().nth(1)?.parse::<u64>().ok())
         .unwrap_or_default();
-    pages * rustix::param::page_size() as u64
+    pages * rustix::param::page_size() as u64 + reader_cost().1
 }
 
-/// The most resident memory that this process ever had, bytes; 0 where `/proc` cannot be read.
+/// The most resident memory that this process ever had, without its symbol reader, bytes; 0 where `/proc` cannot be read.
 pub(super) fn rss_peak_bytes() -> u64 {
     // `VmHWM: 1234 kB`, proc(5).
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

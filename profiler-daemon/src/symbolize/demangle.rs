@@ -5,10 +5,11 @@ use std::panic::catch_unwind;
 
 use cpp_demangle::{BorrowedSymbol, DemangleOptions, ParseOptions};
 
+// Names are cut there: templates can nest without end.
+use super::wire::MAX_NAME;
+
 /// Mangled names longer than this stay as they are.
 const MAX_MANGLED: usize = 4096;
-/// Names are cut here, in bytes: templates can nest without end.
-const MAX_NAME: usize = 2048;
 /// Depth of the C++ grammar that is followed; the library's own default.
 const MAX_DEPTH: u32 = 96;
 
@@ -17,7 +18,7 @@ const MAX_DEPTH: u32 = 96;
 pub(super) fn demangle(name: &str) -> String {
     // The names are strangers', and the libraries are sure of more than they can know.
     let readable = catch_unwind(|| readable(name)).unwrap_or_default();
-    readable.unwrap_or_else(|| cut(name).to_owned())
+    readable.unwrap_or_else(|| cut(name, MAX_NAME).to_owned())
 }
 
 fn readable(name: &str) -> Option<String> {
@@ -59,8 +60,9 @@ fn cpp(name: &str) -> Option<String> {
     Some(out.text)
 }
 
-fn cut(name: &str) -> &str {
-    let mut end = name.len().min(MAX_NAME);
+/// The beginning of a text, at most so many bytes.
+pub(super) fn cut(name: &str, max: usize) -> &str {
+    let mut end = name.len().min(max);
     while !name.is_char_boundary(end) {
         end -= 1;
     }

@@ -2,11 +2,11 @@
 //!
 //! blazesym trusts the files it is given. So it only ever gets files that were looked at first:
 //! without links of their own to follow, without sections that grow when decompressed, not larger
-//! than a limit. A panic in it costs the file, not the daemon.
+//! than a limit. A panic in it costs the file. All this runs in a process of its own (`serve`),
+//! so that what cannot be foreseen costs no more than that.
 
 mod ask;
 
-use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,15 +14,14 @@ use std::time::{Duration, Instant};
 
 use blazesym::symbolize::source::{Elf, Source};
 use blazesym::symbolize::{Symbolizer, evict};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
-use crate::model::Loss;
 use crate::procs::{ElfInfo, NamedSection, ObjectFile};
 
-use super::debug_files::{self, DebugFile, OpenInRoot};
-use super::debuginfod::{Answer, Debuginfod};
+use super::debug_files::{self, DebugFile};
 use super::go::GoTable;
 use super::mini_debug;
+use super::wire::Found;
 use ask::{ask, fresh};
 
 /// Symbol tables above this are left alone: 10 million symbols.
@@ -31,45 +30,28 @@ const MAX_SYMBOL_BYTES: u64 = 256 << 20;
 const MAX_LOOKUP: Duration = Duration::from_secs(3);
 /// What was read of files that nobody asked for in this long is let go, also while processes map
 /// them: the frames found so far are remembered elsewhere, and a new one reads the file again.
-const FORGET_AFTER: Duration = Duration::from_secs(60);
+pub(super) const FORGET_AFTER: Duration = Duration::from_secs(60);
 /// What was asked for so lately makes no room for another file's debug information. Two that do not
 /// fit together would be read in turns, which takes longer than all else that this thread does.
 const BUSY: Duration = Duration::from_secs(10);
 /// What the smallest file counts for, so that their number is bounded as well: each takes one or
 /// two descriptors.
 const MIN_BYTES: u64 = 256 << 10;
-/// Most files that are remembered as broken, or as without a debug file.
-const MAX_BROKEN: usize = 4096;
 
-/// Bounds and places.
-pub(super) struct ElfOptions {
+/// What may be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// What all that is read may take in memory, bytes, as estimated from the sizes of sections.
     pub memory_bytes: u64,
+    /// Debug information above this is left alone, bytes.
     pub max_debug_info_bytes: u64,
-    pub debug_dirs: Vec<PathBuf>,
+    /// Say which functions were inlined.
     pub inlined: bool,
-    pub own_debug_info: bool,
-    /// Asked for what is nowhere else.
-    pub debuginfod: Option<Debuginfod>,
-}
-
-/// A function and what was inlined into it, as found for one address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Found {
-    /// The function's name as the file has it.
-    pub name: String,
-    /// Its start, as the file counts addresses.
-    pub address: u64,
-    /// Source file of the function.
-    pub source: Option<String>,
-    /// Names and source files of the functions inlined at the address, innermost last.
-    pub inlined: Vec<(String, Option<String>)>,
 }
 
 /// Why a file gives less than it might.
 pub(super) type Reason = &'static str;
 
-pub(super) const CHANGED: Reason = "file changed after it was mapped";
-pub(super) const DEBUG_CHANGED: Reason = "debug file changed after it was found, symbol table used";
 pub(super) const TOO_LARGE: Reason = "debug information over its limit, symbol table used";
 pub(super) const NO_ROOM: Reason = "no room for more debug information, symbol table used";
 pub(super) const TOO_SLOW: Reason = "debug information too slow, symbol table used";
@@ -77,17 +59,11 @@ pub(super) const BROKEN: Reason = "file with broken symbols";
 
 /// All files symbols are read from at present.
 pub(super) struct ElfSymbols {
-    options: ElfOptions,
+    limits: Limits,
     blazesym: Symbolizer,
     loaded: FxHashMap<u64, Loaded>,
-    broken: FxHashSet<u64>,
-    /// Files whose debug files are not to be used.
-    without_debug_file: FxHashSet<u64>,
     bytes: u64,
-    next_serial: u64,
     swept: Instant,
-    /// Device and inode of the file whose debug information is left alone: our own.
-    spared: Option<(u64, u64)>,
 }
 
 struct Loaded {
@@ -98,8 +74,6 @@ struct Loaded {
     mini: Option<ObjectFile>,
     /// Go's own table.
     go: Option<GoTable>,
-    /// Build id under which a debug file may come from a server.
-    awaited: Option<Arc<str>>,
     /// Use debug information of `debug_file`, or else of `file`.
     debug_info: bool,
     /// What blazesym may come to need for it: an estimate.
@@ -117,31 +91,27 @@ fn stubs(elf: &ElfInfo, address: u64) -> Option<&NamedSection> {
 }
 
 impl ElfSymbols {
-    pub(super) fn new(options: ElfOptions) -> Self {
+    pub(super) fn new(limits: Limits) -> Self {
         Self {
-            blazesym: fresh(options.inlined),
-            spared: if options.own_debug_info { None } else { own_file() },
-            options,
+            blazesym: fresh(limits.inlined),
+            limits,
             loaded: FxHashMap::default(),
-            broken: FxHashSet::default(),
-            without_debug_file: FxHashSet::default(),
             bytes: 0,
-            next_serial: 0,
             swept: Instant::now(),
         }
     }
 
-    /// What is at an address of a file, as the file itself counts addresses. `in_root` opens files
-    /// in the root of a process that maps it; `report` is told once for a file why it gives less
-    /// than it might.
-    pub(super) fn find(
-        &mut self,
-        file: &Arc<ObjectFile>,
-        address: u64,
-        in_root: OpenInRoot<'_>,
-        report: impl FnMut(Reason),
-    ) -> Option<Found> {
-        let found = self.find_symbol(file, address, in_root, report);
+    /// Whether a file and its debug file (0: none) are loaded, by their serials.
+    pub(super) fn has(&self, serial: u64, debug_serial: u64) -> bool {
+        let debug_file = |loaded: &Loaded| loaded.debug_file.as_ref().map_or(0, ObjectFile::serial);
+        self.loaded.get(&serial).is_some_and(|loaded| debug_file(loaded) == debug_serial)
+    }
+
+    /// What is at an address of a loaded file, as the file itself counts addresses. `report` is told
+    /// once for a file why it gives less than it might.
+    pub(super) fn find(&mut self, serial: u64, address: u64, report: impl FnMut(Reason)) -> Option<Found> {
+        let file = Arc::clone(&self.loaded.get(&serial)?.file);
+        let found = self.find_symbol(&file, address, report);
         // `_init`, which lies before the stubs, has no size: to a symbol table it goes on into them.
         match file.elf().and_then(|elf| stubs(elf, address)) {
             Some(stubs) if found.as_ref().is_none_or(|found| found.address < stubs.address) => {
@@ -154,37 +124,17 @@ impl ElfSymbols {
 
     fn find_symbol(
         &mut self,
-        file: &Arc<ObjectFile>,
+        file: &ObjectFile,
         address: u64,
-        in_root: OpenInRoot<'_>,
         mut report: impl FnMut(Reason),
     ) -> Option<Found> {
-        let elf = file.elf()?;
         let serial = file.serial();
-        if self.broken.contains(&serial) {
-            return None;
-        }
-        let reason = if is_readable(elf) { (!file.is_unchanged()).then_some(CHANGED) } else { Some(BROKEN) };
-        if let Some(reason) = reason {
-            self.give_up(serial, reason, &mut report);
-            return None;
-        }
         let now = Instant::now();
-        // A debug file in a stranger's directory can be written over at any time.
-        let debug_file = self.loaded.get(&serial).and_then(|loaded| loaded.debug_file.as_ref());
-        if debug_file.is_some_and(|file| !file.is_unchanged()) {
-            self.unload(serial);
-            remember(&mut self.without_debug_file, serial);
-            report(DEBUG_CHANGED);
-        }
-        if !self.loaded.contains_key(&serial) {
-            self.load(file, elf, now, in_root, &mut report);
-        }
         let loaded = self.loaded.get_mut(&serial)?;
         loaded.used = now;
         let (detailed, tables) = loaded.sources();
         let mut found = match detailed {
-            Some(source) => self.ask(serial, &source, address, &mut report)?,
+            Some(source) => self.ask(&source, address, &mut report)?,
             None => None,
         };
         if now.elapsed() > MAX_LOOKUP
@@ -204,7 +154,7 @@ impl ElfSymbols {
         // Debug information that cannot be read must not hide the symbol table. And where it has
         // no more than line tables, its names lack the path that the symbol table's have.
         for source in tables {
-            if let Some(symbol) = self.ask(serial, &source, address, &mut report)? {
+            if let Some(symbol) = self.ask(&source, address, &mut report)? {
                 match &mut found {
                     None => return Some(symbol),
                     Some(found) if found.address == symbol.address && is_mangled(&symbol.name) => {
@@ -221,7 +171,6 @@ impl ElfSymbols {
     /// Asks blazesym. `None` if it panicked: everything it knew is gone then.
     fn ask(
         &mut self,
-        serial: u64,
         source: &Source<'_>,
         address: u64,
         report: &mut impl FnMut(Reason),
@@ -229,48 +178,17 @@ impl ElfSymbols {
         let answer = catch_unwind(AssertUnwindSafe(|| ask(&self.blazesym, source, address)));
         if answer.is_err() {
             // Its caches may be half-written: start over, without this file.
-            self.give_up(serial, BROKEN, report);
-            self.blazesym = fresh(self.options.inlined);
+            report(BROKEN);
+            self.blazesym = fresh(self.limits.inlined);
             self.loaded.clear();
             self.bytes = 0;
         }
         answer.ok()
     }
 
-    /// Takes in what servers sent since the last call; says whether names may have changed.
-    pub(super) fn refresh(&mut self) -> bool {
-        let Some(server) = &mut self.options.debuginfod else { return false };
-        if !server.has_news() {
-            return false;
-        }
-        let mut here = Vec::new();
-        for (&serial, loaded) in &mut self.loaded {
-            let Some(build_id) = &loaded.awaited else { continue };
-            if server.has(build_id) {
-                here.push(serial);
-            } else if !server.is_pending(build_id) {
-                loaded.awaited = None;
-            }
-        }
-        // They are loaded again, with the debug file, when they are asked next.
-        here.iter().for_each(|&serial| self.unload(serial));
-        !here.is_empty()
-    }
-
-    /// Whether a file, or what was found for it, has more than a table of exported functions.
-    pub(super) fn has_symbols(&self, file: &ObjectFile) -> bool {
-        let own = file.elf().is_some_and(|elf| elf.has_symtab || elf.debug_info_bytes > 0);
-        own || self
-            .loaded
-            .get(&file.serial())
-            .is_some_and(|loaded| loaded.debug_file.is_some() || loaded.mini.is_some() || loaded.go.is_some())
-    }
-
-    /// What went wrong with servers since the last call.
-    pub(super) fn take_loss(&self, loss: &mut Loss) {
-        if let Some(server) = &self.options.debuginfod {
-            server.take_loss(loss);
-        }
+    /// Whether a loaded file has tables of functions that are not among its symbol tables.
+    pub(super) fn has_more_symbols(&self, serial: u64) -> bool {
+        self.loaded.get(&serial).is_some_and(|loaded| loaded.mini.is_some() || loaded.go.is_some())
     }
 
     /// Lets go of files that nobody asked for lately.
@@ -290,39 +208,36 @@ impl ElfSymbols {
         }
     }
 
-    fn load(
+    /// Loads a file and its debug file, in the place of what was loaded under its serial. Debug
+    /// information is read where `wanted`.
+    pub(super) fn load(
         &mut self,
-        file: &Arc<ObjectFile>,
-        elf: &ElfInfo,
-        now: Instant,
-        in_root: OpenInRoot<'_>,
-        report: &mut impl FnMut(Reason),
+        file: ObjectFile,
+        debug_file: Option<DebugFile>,
+        wanted: bool,
+        mut report: impl FnMut(Reason),
     ) {
-        let mut awaited = None;
-        let serial = self.serial();
-        let debug_file = debug_files::find(file, &self.options.debug_dirs, in_root, serial)
-            .or_else(|| self.served(file, elf, serial, &mut awaited))
-            .filter(|found| found.file.elf().is_some_and(is_readable))
-            .filter(|_| !self.without_debug_file.contains(&file.serial()));
+        self.unload(file.serial());
+        let Some(elf) = file.elf().filter(|elf| is_readable(elf)) else { return };
+        let debug_file = debug_file.filter(|found| found.file.elf().is_some_and(is_readable));
         let (source, source_elf, own_links) =
             match debug_file.as_ref().and_then(|found| Some((found, found.file.elf()?))) {
                 // Links in an administrator's directories may be followed, those of strangers' files not.
                 Some((found, elf)) if found.trusted => (&found.file, elf, elf.debug_link.is_some()),
                 Some((found, elf)) => (&found.file, elf, has_links(elf)),
-                None => (&**file, elf, has_links(elf)),
+                None => (&file, elf, has_links(elf)),
             };
-        let limit = self.options.max_debug_info_bytes;
-        let spared = self.spared.is_some_and(|own| identity(file) == Some(own));
-        let has_debug_info = source_elf.debug_info_bytes > 0 && !own_links && !spared;
+        let Limits { max_debug_info_bytes: limit, memory_bytes, .. } = self.limits;
+        let has_debug_info = source_elf.debug_info_bytes > 0 && !own_links && wanted;
         // What is mapped the kernel takes back when it likes; what is decompressed takes memory.
         let debug_info = has_debug_info
             && source_elf.debug_info_bytes <= limit
-            && debug_files::compression_is_honest(source, &source_elf.compressed, self.options.memory_bytes);
+            && debug_files::compression_is_honest(source, &source_elf.compressed, memory_bytes);
         if has_debug_info && !debug_info {
             report(TOO_LARGE);
         }
         let symbols = if debug_file.is_some() { source_elf.symbol_bytes } else { 0 };
-        let mini = if debug_file.is_none() && !elf.has_symtab { self.mini(file, elf) } else { None };
+        let mini = if debug_file.is_none() && !elf.has_symtab { mini(&file, elf) } else { None };
         // Unpacked it takes memory, and what is read of it takes more.
         let unpacked = mini.as_ref().map_or(0, |mini| mini.size().saturating_mul(2));
         let mut bytes = MIN_BYTES.saturating_add(elf.symbol_bytes).saturating_add(symbols);
@@ -342,56 +257,18 @@ impl ElfSymbols {
         }
         self.make_room(bytes);
         self.bytes = self.bytes.saturating_add(bytes);
+        let go = GoTable::open(&file, elf);
+        let file = Arc::new(file);
         let loaded = Loaded {
-            file: Arc::clone(file),
+            file: Arc::clone(&file),
             debug_file: debug_file.map(|found| found.file),
             mini,
-            go: GoTable::open(file, elf),
-            awaited,
+            go,
             debug_info,
             bytes,
-            used: now,
+            used: Instant::now(),
         };
         self.loaded.insert(file.serial(), loaded);
-    }
-
-    /// The debug file that a server sent; sets `awaited` where it may come later. A file that has
-    /// debug information itself needs none.
-    fn served(
-        &self,
-        file: &ObjectFile,
-        elf: &ElfInfo,
-        serial: u64,
-        awaited: &mut Option<Arc<str>>,
-    ) -> Option<DebugFile> {
-        let (server, build_id) = (self.options.debuginfod.as_ref()?, elf.build_id.as_ref()?);
-        if elf.debug_info_bytes > 0 {
-            return None;
-        }
-        match server.get(build_id) {
-            Answer::File(fd) => {
-                let file = ObjectFile::new(fd, Arc::clone(file.path()), serial).ok()?;
-                Some(DebugFile { file, trusted: false })
-            }
-            Answer::Pending => {
-                *awaited = Some(Arc::clone(build_id));
-                None
-            }
-            Answer::Absent => None,
-        }
-    }
-
-    /// The symbol table that was compressed in a section of the file.
-    fn mini(&mut self, file: &ObjectFile, elf: &ElfInfo) -> Option<ObjectFile> {
-        let fd = mini_debug::unpack(file, elf)?;
-        let mini = ObjectFile::new(fd, Arc::clone(file.path()), self.serial()).ok()?;
-        mini.elf().is_some_and(is_readable).then_some(mini)
-    }
-
-    /// A serial for a file that only this struct knows.
-    fn serial(&mut self) -> u64 {
-        self.next_serial += 1;
-        self.next_serial
     }
 
     /// Whether debug information of so many bytes fits beside what is being asked for. One file's
@@ -399,12 +276,12 @@ impl ElfSymbols {
     fn has_room(&self, bytes: u64) -> bool {
         let busy = self.loaded.values().filter(|loaded| loaded.debug_info && loaded.used.elapsed() < BUSY);
         let taken = busy.fold(0, |sum: u64, loaded| sum.saturating_add(loaded.bytes));
-        taken == 0 || taken.saturating_add(bytes) <= self.options.memory_bytes
+        taken == 0 || taken.saturating_add(bytes) <= self.limits.memory_bytes
     }
 
     /// Unloads the files that were not asked for longest, until `bytes` more fit.
     fn make_room(&mut self, bytes: u64) {
-        while !self.loaded.is_empty() && self.bytes.saturating_add(bytes) > self.options.memory_bytes {
+        while !self.loaded.is_empty() && self.bytes.saturating_add(bytes) > self.limits.memory_bytes {
             let oldest = self.loaded.iter().min_by_key(|(_, loaded)| loaded.used).map(|(&serial, _)| serial);
             let Some(oldest) = oldest else { break };
             self.unload(oldest);
@@ -419,12 +296,6 @@ impl ElfSymbols {
                 let _ = self.blazesym.evict(&evict::Elf::new(path).into());
             }
         }
-    }
-
-    fn give_up(&mut self, serial: u64, reason: Reason, report: &mut impl FnMut(Reason)) {
-        self.unload(serial);
-        remember(&mut self.broken, serial);
-        report(reason);
     }
 }
 
@@ -446,26 +317,15 @@ impl Loaded {
     }
 }
 
-/// Device and inode.
-fn identity(file: impl AsFd) -> Option<(u64, u64)> {
-    rustix::fs::fstat(file).ok().map(|stat| (stat.st_dev, stat.st_ino))
-}
-
-/// The program that this process runs.
-fn own_file() -> Option<(u64, u64)> {
-    std::fs::File::open("/proc/self/exe").ok().and_then(identity)
-}
-
-/// Adds a file to a set that is kept from growing.
-fn remember(files: &mut FxHashSet<u64>, serial: u64) {
-    if files.len() >= MAX_BROKEN {
-        files.clear();
-    }
-    files.insert(serial);
+/// The symbol table that was compressed in a section of the file.
+fn mini(file: &ObjectFile, elf: &ElfInfo) -> Option<ObjectFile> {
+    let mini =
+        ObjectFile::new(mini_debug::unpack(file, elf)?, Arc::clone(file.path()), file.serial()).ok()?;
+    mini.elf().is_some_and(is_readable).then_some(mini)
 }
 
 /// Whether reading its symbol tables takes bounded memory.
-fn is_readable(elf: &ElfInfo) -> bool {
+pub(super) fn is_readable(elf: &ElfInfo) -> bool {
     !elf.suspicious && elf.symbol_bytes <= MAX_SYMBOL_BYTES
 }
 
@@ -479,4 +339,4 @@ fn is_mangled(name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

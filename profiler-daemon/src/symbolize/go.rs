@@ -7,7 +7,7 @@
 
 use crate::procs::{ElfInfo, NamedSection, ObjectFile, read_at};
 
-use super::elf::Found;
+use super::wire::Found;
 
 /// Longest name that is taken; generic functions spell out their type arguments.
 const MAX_NAME: u64 = 4096;

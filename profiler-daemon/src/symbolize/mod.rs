@@ -1,11 +1,15 @@
 //! Addresses to frames: a thread of its own that owns the process table and all symbol caches.
 //!
-//! blazesym is not `Sync`, and reading symbols blocks on disks: neither belongs on the runtime.
+//! Reading symbols blocks on disks and takes long: that does not belong on the runtime. And the files are
+//! strangers': symbol tables and debug information are read by another process (`serve`), which may
+//! do little, and which a file can take down without taking the daemon along.
 
+mod confine;
 mod debug_files;
 mod debuginfod;
 mod demangle;
 mod elf;
+mod files;
 mod go;
 mod intern;
 mod kernel;
@@ -13,10 +17,15 @@ mod labels;
 mod mini_debug;
 mod perf_map;
 mod resolver;
+mod serve;
 mod user;
+mod wire;
+mod worker;
 
 pub use debuginfod::Options as DebuginfodOptions;
 pub use resolver::Resolver;
+pub use serve::{SYMBOL_READER, read_symbols};
+pub use worker::{ReaderProgram, reader_cost};
 
 use std::path::PathBuf;
 use std::thread::JoinHandle;
@@ -35,8 +44,8 @@ const MAX_WAIT: Duration = Duration::from_millis(500);
 pub struct Options {
     /// Most code addresses whose frames are remembered, user and kernel each.
     pub cache_entries: usize,
-    /// What symbol tables and debug information may take in memory, in bytes, as estimated from
-    /// the sizes of a file's sections.
+    /// What symbol tables and debug information may take in memory, in bytes. The process that reads
+    /// them is replaced where it takes more, and killed a quarter above.
     pub memory_bytes: u64,
     /// Debug information above this many bytes (`.debug_info`) is left alone: the symbol table
     /// serves.
@@ -50,6 +59,8 @@ pub struct Options {
     /// Read the debug information of the program that this is. What watches a host for long sees
     /// itself, and its own may take more memory than all else.
     pub own_debug_info: bool,
+    /// The program that reads symbols.
+    pub reader: ReaderProgram,
 }
 
 impl Default for Options {
@@ -62,6 +73,7 @@ impl Default for Options {
             debuginfod: None,
             inlined: true,
             own_debug_info: true,
+            reader: ReaderProgram::default(),
         }
     }
 }

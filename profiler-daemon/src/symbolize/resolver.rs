@@ -10,7 +10,7 @@ use super::Options;
 use super::intern::Interner;
 use super::kernel::KernelSymbols;
 use super::labels::LabelCache;
-use super::user::UserSymbols;
+use super::user::{UserSymbols, caller};
 use crate::procs::SharedTable;
 
 /// Addresses and ids to frames and labels, with everything that is remembered on the way.
@@ -70,7 +70,8 @@ impl Resolver {
                 break;
             }
             let at = (sample.process, address, sample.time);
-            self.user.frames(at, comm, &mut self.interner, &mut frames);
+            let upcoming = sample.user.get(depth + 1..).unwrap_or_default();
+            self.user.frames(at, upcoming, comm, &mut self.interner, &mut frames);
         }
         if !sample.user.is_empty() {
             self.user.count(sample.process, &mut self.loss);
@@ -128,10 +129,9 @@ impl Resolver {
     }
 }
 
-/// Frame 0 is where the thread was. All others are return addresses, behind the call: the call
-/// itself is what ran, and it may be the last instruction of its function.
+/// Frame 0 is where the thread was. All others are return addresses.
 fn lookup_address(depth: usize, address: u64) -> u64 {
-    if depth == 0 { address } else { address.saturating_sub(1) }
+    if depth == 0 { address } else { caller(address) }
 }
 
 /// There are as many modules as the kernel has: a few hundred at most.

@@ -12,17 +12,17 @@ use crate::procs::{Mapping, MappingKind, ObjectFile, Process, SharedTable, vdso}
 
 use super::debuginfod::Debuginfod;
 use super::demangle::demangle;
-use super::elf::{ElfOptions, ElfSymbols, Found};
+use super::elf::Limits;
+use super::files::{FileOptions, FileSymbols};
 use super::intern::Interner;
 use super::perf_map::PerfMap;
+use super::wire::{Found, MAX_ADDRESSES, MAX_INLINED};
 use super::{DebuginfodOptions, Options};
 
 /// What all perf maps together may take, in bytes.
 const PERF_MAP_BYTES: usize = 128 << 20;
 /// Most perf maps.
 const PERF_MAPS: usize = 256;
-/// Most functions inlined at one address that are shown.
-const MAX_INLINED: usize = 64;
 
 const GONE: &str = "process gone before its maps were read";
 const NOT_READABLE: &str = "maps of the process not readable";
@@ -32,7 +32,7 @@ const PERF_MAP_CUT: &str = "perf map over its limit";
 /// Everything that is known of user space.
 pub(super) struct UserSymbols {
     procs: SharedTable,
-    elf: ElfSymbols,
+    files: FileSymbols,
     /// Frames by file and address in it, leaf first.
     frames: Cache<(u64, u64), Arc<[Arc<Frame>]>>,
     modules: FxHashMap<u64, Arc<Module>>,
@@ -48,12 +48,15 @@ impl UserSymbols {
         let vdso = vdso().and_then(|(fd, size)| Some((procs.lock().adopt(fd, &"[vdso]".into())?, size)));
         Self {
             procs,
-            elf: ElfSymbols::new(ElfOptions {
-                memory_bytes: options.memory_bytes,
-                max_debug_info_bytes: options.max_debug_info_bytes,
+            files: FileSymbols::new(FileOptions {
+                limits: Limits {
+                    memory_bytes: options.memory_bytes,
+                    max_debug_info_bytes: options.max_debug_info_bytes,
+                    inlined: options.inlined,
+                },
                 debug_dirs: options.debug_dirs,
-                inlined: options.inlined,
                 own_debug_info: options.own_debug_info,
+                reader: options.reader,
                 debuginfod: options.debuginfod.and_then(start_debuginfod),
             }),
             frames: Cache::new(cache_entries),
@@ -72,8 +75,8 @@ impl UserSymbols {
         maybe_exec: bool,
         look: impl FnOnce(&mut Process) -> T,
     ) -> T {
-        self.elf.sweep();
-        if self.elf.refresh() {
+        self.files.sweep();
+        if self.files.refresh() {
             self.frames = Cache::new(self.cache_entries);
             self.modules.clear();
         }
@@ -93,7 +96,7 @@ impl UserSymbols {
         }
         loss.add(Stage::Symbolize, REFUSED, procs.take_refused());
         drop(procs);
-        self.elf.take_loss(loss);
+        self.files.take_loss(loss);
         loss.merge(&std::mem::take(&mut self.loss));
     }
 
@@ -104,9 +107,12 @@ impl UserSymbols {
     }
 
     /// Appends the frames at an address of an observed process at some time, innermost first.
+    /// `upcoming` will be asked about next, as return addresses: what is to be read for them is read
+    /// at once.
     pub(super) fn frames(
         &mut self,
         (id, address, time): (ProcessId, u64, MonoNs),
+        upcoming: &[u64],
         comm: &str,
         interner: &mut Interner,
         out: &mut Vec<Arc<Frame>>,
@@ -119,7 +125,8 @@ impl UserSymbols {
         };
         match &mapping.kind {
             MappingKind::File { file: Some(file), path } if file.elf().is_some() => {
-                self.file_frames(id, file, path, mapping.offset_of(address), interner, out);
+                let more = (upcoming, time);
+                self.file_frames(id, file, path, mapping.offset_of(address), more, interner, out);
             }
             MappingKind::File { path, .. } => {
                 // Run-time compilers also write to files (memfd) that hold plain code.
@@ -154,46 +161,92 @@ impl UserSymbols {
         match self.vdso.clone() {
             Some((file, size)) if size == mapping.end - mapping.start => {
                 let path = Arc::clone(file.path());
-                self.file_frames(id, &file, &path, offset, interner, out);
+                let none = (&[][..], MonoNs(0));
+                self.file_frames(id, &file, &path, offset, none, interner, out);
             }
             _ => out.push(interner.intern(unnamed("vdso", offset, None))),
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "two of them are places to put things")]
     fn file_frames(
         &mut self,
         id: ProcessId,
         file: &Arc<ObjectFile>,
         path: &Arc<str>,
         offset: u64,
+        (upcoming, time): (&[u64], MonoNs),
         interner: &mut Interner,
         out: &mut Vec<Arc<Frame>>,
     ) {
-        let key = (file.serial(), offset);
-        if let Some(known) = self.frames.get(&key) {
+        if let Some(known) = self.frames.get(&(file.serial(), offset)) {
             out.extend(known.iter().cloned());
             return;
         }
-        let address = file.elf().and_then(|elf| elf.address_of(offset));
+        let start = out.len();
+        let mut wanted = vec![offset];
+        self.add_upcoming(id, file, (upcoming, time), &mut wanted);
+        // A page that no segment covers has no address of its own.
+        let address = |offset| file.elf().and_then(|elf| elf.address_of(offset));
+        let addresses: Vec<u64> = wanted.iter().filter_map(|&offset| address(offset)).collect();
         let loss = &mut self.loss;
         let procs = self.procs.clone();
         let in_root = |path: &Path| procs.lock().get(id)?.open_in_root(path.as_os_str().as_bytes());
-        let found = address.and_then(|address| {
-            self.elf.find(file, address, &in_root, |reason| {
-                tracing::debug!(path = &**file.path(), reason, "symbols are limited");
-                loss.add(Stage::Symbolize, reason, 1);
-            })
+        let answers = self.files.find(file, &addresses, &in_root, |reason| {
+            tracing::debug!(path = &**file.path(), reason, "symbols are limited");
+            loss.add(Stage::Symbolize, reason, 1);
         });
+        // What cannot be found out now is asked again.
+        let is_final = answers.is_some();
+        let mut answers = answers.unwrap_or_default().into_iter();
         let module = self.module(file);
-        let start = out.len();
-        match found {
-            Some(found) => named(&found, &module, interner, out),
-            // A page that no segment covers has no address of its own: the offset serves.
-            None => {
-                out.push(interner.intern(unnamed(base_name(path), address.unwrap_or(offset), Some(module))))
+        for offset in wanted {
+            let address = address(offset);
+            let found = address.and_then(|_| answers.next().flatten());
+            let mut frames = Vec::new();
+            match found {
+                Some(found) => named(found, &module, interner, &mut frames),
+                None => {
+                    let what = base_name(path);
+                    let frame = unnamed(what, address.unwrap_or(offset), Some(Arc::clone(&module)));
+                    frames.push(interner.intern(frame));
+                }
+            }
+            let frames = Arc::<[Arc<Frame>]>::from(frames);
+            // The first is the one that was asked about.
+            if out.len() == start {
+                out.extend(frames.iter().cloned());
+            }
+            if is_final {
+                self.frames.insert((file.serial(), offset), frames);
             }
         }
-        self.frames.insert(key, out.get(start..).unwrap_or_default().into());
+    }
+
+    /// Adds the places in the same file that are asked about next and are not known.
+    fn add_upcoming(
+        &self,
+        id: ProcessId,
+        file: &ObjectFile,
+        (upcoming, time): (&[u64], MonoNs),
+        wanted: &mut Vec<u64>,
+    ) {
+        let mut procs = self.procs.lock();
+        for &address in upcoming {
+            if wanted.len() >= MAX_ADDRESSES {
+                break;
+            }
+            let address = caller(address);
+            let Some(mapping) = procs.lookup(id, address, time) else { continue };
+            let MappingKind::File { file: Some(other), .. } = &mapping.kind else { continue };
+            let offset = mapping.offset_of(address);
+            let is_new = other.serial() == file.serial()
+                && !wanted.contains(&offset)
+                && self.frames.peek(&(file.serial(), offset)).is_none();
+            if is_new {
+                wanted.push(offset);
+            }
+        }
     }
 
     fn module(&mut self, file: &ObjectFile) -> Arc<Module> {
@@ -201,10 +254,10 @@ impl UserSymbols {
         if self.modules.len() > 65_536 {
             self.modules.clear();
         }
-        let elf = &self.elf;
+        let files = &self.files;
         let module = self.modules.entry(file.serial()).or_insert_with(|| {
             let build_id = file.elf().and_then(|elf| elf.build_id.clone());
-            let has_symbols = elf.has_symbols(file);
+            let has_symbols = files.has_symbols(file);
             Arc::new(Module { path: Arc::clone(file.path()), build_id, has_symbols })
         });
         Arc::clone(module)
@@ -251,28 +304,33 @@ fn start_debuginfod(options: DebuginfodOptions) -> Option<Debuginfod> {
 }
 
 /// A function and what was inlined into it, innermost first.
-fn named(found: &Found, module: &Arc<Module>, interner: &mut Interner, out: &mut Vec<Arc<Frame>>) {
-    let source =
-        |file: &Option<String>| file.as_ref().map(|file| SourceLine { file: file.as_str().into(), line: 0 });
-    for (name, file) in found.inlined.iter().rev().take(MAX_INLINED) {
+fn named(found: Found, module: &Arc<Module>, interner: &mut Interner, out: &mut Vec<Arc<Frame>>) {
+    let source = |file: Option<String>| file.map(|file| SourceLine { file: file.into(), line: 0 });
+    for inlined in found.inlined.into_iter().rev().take(MAX_INLINED) {
         out.push(interner.intern(Frame {
-            name: demangle(name).into(),
+            name: inlined.name.into(),
             kind: FrameKind::UserInlined,
             module: Some(Arc::clone(module)),
             // An inlined function has no start: equal ones are one frame wherever they were inlined.
             address: 0,
-            source: source(file),
+            source: source(inlined.source),
             named: true,
         }));
     }
     out.push(interner.intern(Frame {
-        name: demangle(&found.name).into(),
+        name: found.name.into(),
         kind: FrameKind::User,
         module: Some(Arc::clone(module)),
         address: found.address,
-        source: source(&found.source),
+        source: source(found.source),
         named: true,
     }));
+}
+
+/// Where a caller was: a return address lies behind the call. The call itself is what ran, and it may
+/// be the last instruction of its function.
+pub(super) fn caller(address: u64) -> u64 {
+    address.saturating_sub(1)
 }
 
 /// `[binary+0xaddress]`: for a file the address as its ELF headers count it (what `addr2line -e`
@@ -289,14 +347,15 @@ fn base_name(path: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::symbolize::wire::Inlined;
 
     #[test]
     fn inlined_frames_are_innermost_first_and_bounded() {
-        let inlined = (0..200).map(|depth| (format!("f{depth}"), None)).collect();
+        let inlined = (0..200).map(|depth| Inlined { name: format!("f{depth}"), source: None }).collect();
         let found = Found { name: "holder".to_owned(), address: 1, source: None, inlined };
         let module = Arc::new(Module { path: "a".into(), build_id: None, has_symbols: true });
         let mut out = Vec::new();
-        named(&found, &module, &mut Interner::new(1000), &mut out);
+        named(found, &module, &mut Interner::new(1000), &mut out);
         let names: Vec<&str> = out.iter().map(|frame| &*frame.name).collect();
         assert_eq!(
             (names.len(), &names[..2], names.last()),

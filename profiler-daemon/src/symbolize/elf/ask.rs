@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use blazesym::symbolize::source::Source;
 use blazesym::symbolize::{Input, Sym, Symbolized, Symbolizer};
 
-use super::Found;
+use crate::symbolize::wire::{Found, Inlined};
 
 /// A symbolizer that knows no file yet.
 pub(super) fn fresh(inlined: bool) -> Symbolizer {
@@ -41,7 +41,7 @@ fn found(sym: &Sym<'_>) -> Found {
         inlined: sym
             .inlined
             .iter()
-            .map(|frame| (frame.name.to_string(), file(frame.code_info.as_ref())))
+            .map(|frame| Inlined { name: frame.name.to_string(), source: file(frame.code_info.as_ref()) })
             .collect(),
     }
 }

@@ -126,6 +126,20 @@ fn a_server_that_cannot_be_used_costs_a_count_and_no_names() {
 }
 
 #[test]
+fn without_a_reader_of_symbols_files_stay_without_names_and_it_is_counted() {
+    let program = Program::c(&["-O2"], |_| {});
+    let reader = ReaderProgram::new("/nonexistent".into());
+    let mut resolver = Resolver::new(Options { reader, ..Options::default() }, SharedTable::default());
+    let sample = program.sample(&program.addresses[1..2]);
+    for _ in 0..2 {
+        let found = names(&mut resolver, &sample);
+        assert!(found[0].starts_with("[program+0x"), "{found:?}");
+        let loss: Vec<_> = resolver.take_loss().iter().map(|line| (line.reason, line.count)).collect();
+        assert_eq!(loss, [("symbol reader does not run", 1)], "asked again each time");
+    }
+}
+
+#[test]
 fn a_stripped_go_program_has_the_names_of_its_own_table() {
     if Command::new("go").arg("version").output().is_err() {
         // Past the test runner, which would keep it to itself.
