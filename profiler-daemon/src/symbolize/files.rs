@@ -314,4 +314,4 @@ fn remember(files: &mut FxHashSet<u64>, serial: u64) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

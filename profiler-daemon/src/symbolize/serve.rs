@@ -18,9 +18,9 @@ use super::wire::{self, Answer, Found, MAX_INLINED, MAX_SOURCE, Request};
 /// First argument with which the program runs [`read_symbols`] instead of a command.
 pub const SYMBOL_READER: &str = "symbol-reader";
 
-/// What one address may take, seconds of CPU: more than debug information gets before the symbol
-/// table takes its place.
-const MAX_CPU: u64 = 5;
+/// What loading a file may take, and then each address, seconds of CPU. Debug information that takes
+/// longer would lose its place to the symbol table in any case.
+const MAX_CPU: u64 = 3;
 
 /// Answers what comes through standard input, a socket, until the other side hangs up. The process
 /// does nothing else, and cannot do much else from then on.
@@ -61,6 +61,7 @@ fn serve(socket: &UnixStream) -> io::Result<()> {
         confine::cpu(MAX_CPU)?;
         load(symbols, &request, files, &mut reasons)?;
         for &address in &request.addresses {
+            confine::cpu(MAX_CPU)?;
             let found = symbols.find(request.file, address, |reason| reasons.push(reason));
             let found = found.map(readable);
             let more_symbols = symbols.has_more_symbols(request.file);
@@ -69,7 +70,6 @@ fn serve(socket: &UnixStream) -> io::Result<()> {
             reasons.dedup();
             wire::send_answer(socket, &Answer::new(found, &reasons, more_symbols, memory_bytes()))?;
             reasons.clear();
-            confine::cpu(MAX_CPU)?;
         }
         symbols.sweep();
     }

@@ -8,6 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::*;
 use crate::symbolize::elf::tests::{address_of_f, compile};
+use crate::symbolize::files::tests::{alike, crafted};
 use crate::symbolize::serve::read_symbols;
 
 /// Has the test binary run [`the_test_binary_reads_symbols`] alone.
@@ -70,7 +71,7 @@ fn fixture() -> Fixture {
 
 #[test]
 fn many_addresses_are_answered_at_once_and_the_reader_stays() {
-    let Fixture { path, address, mut worker, .. } = fixture();
+    let Fixture { dir: _dir, path, address, mut worker } = fixture();
     assert_eq!(names(&mut worker, 1, &path, &[address, 1, address + 1]).unwrap(), ["f", "", "f"]);
     let pid = worker.pid();
     assert!(worker.knows_only(1));
@@ -84,7 +85,7 @@ fn many_addresses_are_answered_at_once_and_the_reader_stays() {
 
 #[test]
 fn the_reader_has_no_rights_and_limits() {
-    let Fixture { path, address, mut worker, .. } = fixture();
+    let Fixture { dir: _dir, path, address, mut worker } = fixture();
     names(&mut worker, 1, &path, &[address]).unwrap();
     let pid = worker.pid().unwrap();
     // Here a thread of the test binary reads, in the program it is the only one.
@@ -110,21 +111,33 @@ fn the_reader_has_no_rights_and_limits() {
 }
 
 #[test]
-fn a_file_that_shrinks_while_it_is_mapped_costs_the_reader_and_no_more() {
+fn a_file_that_shrinks_while_it_is_read_costs_the_reader_and_no_more() {
     let Fixture { dir, path, address, mut worker } = fixture();
-    let other = dir.path().join("other");
-    std::fs::copy(&path, &other).unwrap();
+    // Three hundred million ranges that are empty: seconds of work.
+    let slow = dir.path().join("slow");
+    crafted(&slow, &alike(3000), "1, 1");
+    let slow_address = address_of_f(&slow);
     names(&mut worker, 1, &path, &[address]).unwrap();
-    // Not to nothing: what was mapped is beyond the end now.
-    File::options().write(true).open(&path).unwrap().set_len(64).unwrap();
-    let failure = names(&mut worker, 1, &path, &[address + 1, 0x1000, address + 2]).unwrap_err();
+    let pid = worker.pid().unwrap();
+    let before = ticks_of(pid);
+    let file = File::options().write(true).open(&slow).unwrap();
+    let shrinking = std::thread::spawn(move || {
+        // It has begun.
+        let begin = Instant::now();
+        while ticks_of(pid) < before + 10 && begin.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        file.set_len(64).unwrap();
+    });
+    let failure = names(&mut worker, 2, &slow, &[slow_address]).unwrap_err();
     assert!(matches!(&failure, Failure::Fell(how) if how.contains("SIGBUS")), "{failure:?}");
-    assert_eq!(names(&mut worker, 2, &other, &[address]).unwrap(), ["f"]);
+    shrinking.join().unwrap();
+    assert_eq!(names(&mut worker, 1, &path, &[address]).unwrap(), ["f"]);
 }
 
 #[test]
 fn a_reader_that_somebody_kills_is_no_fault_of_the_file() {
-    let Fixture { path, address, mut worker, .. } = fixture();
+    let Fixture { dir: _dir, path, address, mut worker } = fixture();
     names(&mut worker, 1, &path, &[address]).unwrap();
     // While nobody asks.
     signal(&worker, Signal::KILL);
@@ -148,7 +161,7 @@ fn a_reader_that_somebody_kills_is_no_fault_of_the_file() {
 
 #[test]
 fn a_reader_that_hangs_is_killed() {
-    let Fixture { path, address, mut worker, .. } = fixture();
+    let Fixture { dir: _dir, path, address, mut worker } = fixture();
     names(&mut worker, 1, &path, &[address]).unwrap();
     signal(&worker, Signal::STOP);
     worker.patience = Duration::from_millis(100);
@@ -159,7 +172,7 @@ fn a_reader_that_hangs_is_killed() {
 
 #[test]
 fn a_reader_that_cannot_run_is_not_started_again_and_again() {
-    let Fixture { path, address, .. } = fixture();
+    let Fixture { dir: _dir, path, address, .. } = fixture();
     for program in ["/bin/false", "/nonexistent"] {
         let mut worker = Worker::new(ReaderProgram::with(program, &[]));
         for _ in 0..3 {
@@ -171,7 +184,7 @@ fn a_reader_that_cannot_run_is_not_started_again_and_again() {
 
 #[test]
 fn a_reader_that_is_let_go_leaves_no_process() {
-    let Fixture { path, address, mut worker, .. } = fixture();
+    let Fixture { dir: _dir, path, address, mut worker } = fixture();
     let (before, _) = reader_cost();
     names(&mut worker, 1, &path, &[address]).unwrap();
     let process = PathBuf::from(format!("/proc/{}", worker.pid().unwrap()));
