@@ -60,7 +60,7 @@ fn serve(socket: &UnixStream) -> io::Result<()> {
         let mut reasons = Vec::new();
         confine::cpu(MAX_CPU)?;
         load(symbols, &request, files, &mut reasons)?;
-        for &address in &request.addresses {
+        for (index, &address) in request.addresses.iter().enumerate() {
             confine::cpu(MAX_CPU)?;
             let found = symbols.find(request.file, address, |reason| reasons.push(reason));
             let found = found.map(readable);
@@ -68,7 +68,10 @@ fn serve(socket: &UnixStream) -> io::Result<()> {
             // Each is said once.
             reasons.sort_unstable();
             reasons.dedup();
-            wire::send_answer(socket, &Answer::new(found, &reasons, more_symbols, memory_bytes()))?;
+            // Looked at once for a request: it costs as much as a simple answer.
+            let is_last = index + 1 == request.addresses.len();
+            let memory_bytes = if is_last { memory_bytes() } else { 0 };
+            wire::send_answer(socket, &Answer::new(found, &reasons, more_symbols, memory_bytes))?;
             reasons.clear();
         }
         symbols.sweep();

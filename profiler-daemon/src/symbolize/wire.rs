@@ -74,7 +74,8 @@ pub(super) struct Answer {
     /// The file has tables of functions that are not among its symbol tables.
     #[prost(bool, tag = "3")]
     pub more_symbols: bool,
-    /// Memory that the reader takes now, without the files it maps, bytes.
+    /// Memory that the reader takes now, without the files it maps, bytes; in the last answer to a
+    /// request.
     #[prost(uint64, tag = "4")]
     pub memory_bytes: u64,
 }

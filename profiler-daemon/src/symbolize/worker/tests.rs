@@ -54,6 +54,23 @@ fn signal(worker: &Worker, signal: Signal) {
     kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
 
+/// Waits until all threads of the reader are in a state, as `/proc/PID/stat` has it.
+fn wait_until(worker: &Worker, state: &str) {
+    let tasks = format!("/proc/{}/task", worker.pid().unwrap());
+    let is_there = || {
+        let mut stats = std::fs::read_dir(&tasks).unwrap();
+        stats.all(|task| {
+            let stat = std::fs::read_to_string(task.unwrap().path().join("stat"));
+            stat.is_ok_and(|stat| stat.contains(state))
+        })
+    };
+    let begin = Instant::now();
+    while !is_there() {
+        assert!(begin.elapsed() < PATIENCE, "not in state {state}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 struct Fixture {
     dir: tempfile::TempDir,
     path: PathBuf,
@@ -141,14 +158,12 @@ fn a_reader_that_somebody_kills_is_no_fault_of_the_file() {
     names(&mut worker, 1, &path, &[address]).unwrap();
     // While nobody asks.
     signal(&worker, Signal::KILL);
-    let stat = format!("/proc/{}/stat", worker.pid().unwrap());
-    while !std::fs::read_to_string(&stat).unwrap().contains(") Z") {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    wait_until(&worker, ") Z");
     assert!(matches!(names(&mut worker, 1, &path, &[address]), Err(Failure::Ended)));
     assert_eq!(names(&mut worker, 1, &path, &[address]).unwrap(), ["f"]);
     // In the middle of an answer.
     signal(&worker, Signal::STOP);
+    wait_until(&worker, ") T");
     let pid = i32::try_from(worker.pid().unwrap()).unwrap();
     let killer = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(200));
@@ -164,6 +179,7 @@ fn a_reader_that_hangs_is_killed() {
     let Fixture { dir: _dir, path, address, mut worker } = fixture();
     names(&mut worker, 1, &path, &[address]).unwrap();
     signal(&worker, Signal::STOP);
+    wait_until(&worker, ") T");
     worker.patience = Duration::from_millis(100);
     assert!(matches!(names(&mut worker, 1, &path, &[address]), Err(Failure::Fell(_))));
     worker.patience = PATIENCE;
