@@ -194,7 +194,7 @@ fn a_reader_that_cannot_run_is_not_started_again_and_again() {
         for _ in 0..3 {
             assert!(matches!(names(&mut worker, 1, &path, &[address]), Err(Failure::Absent)), "{program}");
         }
-        assert!(worker.running.is_none() && worker.dying.is_empty());
+        assert!(worker.running.is_none() && worker.dying.is_empty() && worker.retry_at.is_some());
     }
 }
 
