@@ -29,6 +29,12 @@ impl Default for Reported {
 }
 
 impl Reported {
+    /// When the interval was last told of; `None` where it never was.
+    pub(super) fn told_at(&self, sample: &Sample) -> Option<SystemTime> {
+        let Measure::OffCpu { sequence, .. } = sample.measure else { return None };
+        self.open.get(&(sample.process, sample.tid, sequence)).map(|&(_, at)| at)
+    }
+
     /// What the interval stands for by its thread's clock, beyond what was told of it before;
     /// `None` where that is nothing.
     pub(super) fn news(&mut self, sample: &Sample, at: SystemTime) -> Option<Measure> {

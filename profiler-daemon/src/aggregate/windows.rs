@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::reported::Reported;
-use crate::model::{Batch, ClockAnchor, Measure, Profile, ProfileKind, Sample, Stage, TimeRange, Window};
+use crate::model::{
+    Batch, ClockAnchor, Extent, Measure, Profile, ProfileKind, Sample, Stage, TimeRange, Window,
+};
 
 /// The open windows, oldest first and without gaps between them.
 ///
@@ -29,15 +31,22 @@ struct Open {
 
 impl Open {
     fn new(range: TimeRange, kinds: &[ProfileKind]) -> Self {
-        Self { range, profiles: kinds.iter().map(|&kind| (kind, Profile::new(kind))).collect() }
+        let profile = |&kind| (kind, Profile::with_times(kind, range.from));
+        Self { range, profiles: kinds.iter().map(profile).collect() }
     }
 
     fn profile(&mut self, kind: ProfileKind) -> &mut Profile {
-        self.profiles.entry(kind).or_insert_with(|| Profile::new(kind))
+        self.profiles.entry(kind).or_insert_with(|| Profile::with_times(kind, self.range.from))
     }
 
     fn seal(self) -> Window {
         Window { range: self.range, profiles: self.profiles.into_values().map(Arc::new).collect() }
+    }
+
+    /// What it holds at `now`.
+    fn so_far(&self, now: SystemTime) -> Window {
+        let range = TimeRange { from: self.range.from, to: self.range.to.min(now).max(self.range.from) };
+        Window { range, profiles: self.profiles.values().cloned().map(Arc::new).collect() }
     }
 }
 
@@ -80,10 +89,15 @@ impl Windows {
     pub(super) fn insert(&mut self, batch: &Batch, anchor: &ClockAnchor) {
         for sample in &batch.samples {
             let at = anchor.wall(sample.time);
+            let whole = Extent::of(sample.measure, at);
             if matches!(sample.measure, Measure::OnCpu { .. }) {
-                self.insert_sample(sample, at);
-            } else if let Some(measure) = self.reported.news(sample, at) {
-                self.insert_sample(&Sample { measure, ..sample.clone() }, at);
+                self.insert_sample(sample, at, &whole);
+                continue;
+            }
+            let told = self.reported.told_at(sample);
+            if let Some(measure) = self.reported.news(sample, at) {
+                let extent = told.map_or(whole, |from| Extent::piece(measure, from, at));
+                self.insert_sample(&Sample { measure, ..sample.clone() }, at, &extent);
             }
         }
         let Some(newest) = self.open.back_mut() else { return };
@@ -95,16 +109,21 @@ impl Windows {
         }
     }
 
-    fn insert_sample(&mut self, sample: &Sample, at: SystemTime) {
+    fn insert_sample(&mut self, sample: &Sample, at: SystemTime, extent: &Extent) {
         // The first window that ends after it: the oldest for those that come too late, and the
         // newest for those from beyond the present.
         let index = self.open.partition_point(|open| open.range.to <= at);
         let index = index.min(self.open.len().saturating_sub(1));
         let Some(open) = self.open.get_mut(index) else { return };
         let profile = open.profile(kind_of(sample.measure));
-        if !profile.add_within(sample, self.max_rows) {
+        if !profile.add_when(sample, Some(extent), self.max_rows) {
             profile.loss.add(Stage::Pipeline, "window full", 1);
         }
+    }
+
+    /// What the open windows hold at `now`, oldest first.
+    pub(super) fn so_far(&self, now: SystemTime) -> impl Iterator<Item = Window> {
+        self.open.iter().map(move |open| open.so_far(now)).filter(|window| window.range.from < window.range.to)
     }
 
     /// Seals what is open; the newest window then ends at `now`.

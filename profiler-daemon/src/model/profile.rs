@@ -2,11 +2,12 @@
 
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use indexmap::{IndexMap, IndexSet};
 use rustc_hash::FxBuildHasher;
 
-use super::{Frame, Labels, Loss, Measure, ProfileKind, Sample, Selector, StackQuality, Wait};
+use super::{Extent, Frame, Labels, Loss, Measure, ProfileKind, Sample, Selector, StackQuality, Times, Wait};
 
 type Set<T> = IndexSet<T, FxBuildHasher>;
 
@@ -18,6 +19,8 @@ pub struct Profile {
     stacks: Set<Box<[u32]>>,
     labels: Set<Arc<Labels>>,
     values: IndexMap<Key, Value, FxBuildHasher>,
+    /// When the values came, where that is kept.
+    times: Option<Box<Times>>,
     /// What is known of the stacks.
     pub quality: StackQuality,
     /// What is missing.
@@ -99,25 +102,46 @@ impl Profile {
             stacks: Set::default(),
             labels: Set::default(),
             values: IndexMap::default(),
+            times: None,
             quality: StackQuality::default(),
             loss: Loss::default(),
         }
     }
 
+    /// An empty profile that also keeps when its values came, counted from `origin`.
+    #[must_use]
+    pub fn with_times(kind: ProfileKind, origin: SystemTime) -> Self {
+        Self { times: Some(Box::new(Times::new(origin))), ..Self::new(kind) }
+    }
+
+    /// When the values came; `None` where that was not kept.
+    #[must_use]
+    pub fn times(&self) -> Option<&Times> {
+        self.times.as_deref()
+    }
+
     /// Adds one record. An off-CPU interval adds a row for each of its parts that is not empty.
     pub fn add(&mut self, sample: &Sample) {
+        self.add_timed(sample, None);
+    }
+
+    fn add_timed(&mut self, sample: &Sample, extent: Option<&Extent>) {
         self.quality.add(sample.flags, &sample.stack);
-        let mut row = |activity, ns| {
+        let mut row = |part, activity, ns| {
             if ns > 0 {
-                self.add_row(&sample.labels, activity, &sample.stack, Value { count: 1, ns });
+                let row =
+                    self.add_row(&sample.labels, activity, &sample.stack, Value { count: 1, ns });
+                if let (Some(times), Some(extent)) = (&mut self.times, extent) {
+                    times.add(row, extent, part, if activity == Activity::OnCpu { 1 } else { ns });
+                }
             }
         };
         match sample.measure {
-            Measure::OnCpu { period_ns } => row(Activity::OnCpu, period_ns),
+            Measure::OnCpu { period_ns } => row(0, Activity::OnCpu, period_ns),
             Measure::OffCpu { blocked_ns, run_queue_ns, preempted_ns, wait, sampled, .. } => {
-                row(Activity::Blocked(wait), blocked_ns);
-                row(Activity::RunQueue, run_queue_ns);
-                row(Activity::Preempted, preempted_ns);
+                row(0, Activity::Blocked(wait), blocked_ns);
+                row(1, Activity::RunQueue, run_queue_ns);
+                row(2, Activity::Preempted, preempted_ns);
                 let period_ns = sampled.by_clock.map_or(0, |clock| clock.period_ns);
                 self.quality.clock_period_ns = self.quality.clock_period_ns.max(period_ns);
             }
@@ -128,10 +152,16 @@ impl Profile {
     /// rows; says whether it was added. Records of known rows always are.
     #[must_use]
     pub fn add_within(&mut self, sample: &Sample, max_rows: usize) -> bool {
+        self.add_when(sample, None, max_rows)
+    }
+
+    /// As [`Self::add_within`], of a record of which it is known when it was.
+    #[must_use]
+    pub fn add_when(&mut self, sample: &Sample, extent: Option<&Extent>, max_rows: usize) -> bool {
         // One record makes at most three rows.
         let fits = self.values.len() + 3 <= max_rows || self.knows(sample);
         if fits {
-            self.add(sample);
+            self.add_timed(sample, extent);
         }
         fits
     }
@@ -157,12 +187,18 @@ impl Profile {
         }
     }
 
-    /// Adds a value to the row of these labels, activity and stack (leaf first).
-    pub fn add_row(&mut self, labels: &Arc<Labels>, activity: Activity, stack: &[Arc<Frame>], value: Value) {
+    /// Adds a value to the row of these labels, activity and stack (leaf first); the row's number.
+    pub fn add_row(
+        &mut self,
+        labels: &Arc<Labels>,
+        activity: Activity,
+        stack: &[Arc<Frame>],
+        value: Value,
+    ) -> usize {
         let stack: Vec<u32> = stack.iter().map(|frame| self.frame_id(frame)).collect();
         let stack = self.stack_id(&stack);
         let labels = self.labels_id(labels);
-        self.add_known(labels, activity, stack, value);
+        self.add_known(labels, activity, stack, value)
     }
 
     /// Adds all rows, counts and losses of another profile.
@@ -226,8 +262,11 @@ impl Profile {
     }
 
     /// [`Self::add_row`] by the indices that the three functions above gave.
-    pub(crate) fn add_known(&mut self, labels: u32, activity: Activity, stack: u32, value: Value) {
-        *self.values.entry(Key { labels, stack, activity }).or_default() += value;
+    pub(crate) fn add_known(&mut self, labels: u32, activity: Activity, stack: u32, value: Value) -> usize {
+        let entry = self.values.entry(Key { labels, stack, activity });
+        let row = entry.index();
+        *entry.or_default() += value;
+        row
     }
 
     /// All labels, in the order of their indices.
@@ -317,7 +356,9 @@ impl Profile {
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         let stacks: usize = self.stacks.iter().map(|stack| 24 + 4 * stack.len()).sum();
-        stacks + self.frames.len() * 24 + self.labels.len() * 24 + self.values.len() * (size_of::<Key>() + 40)
+        let times = self.times.as_ref().map_or(0, |times| times.memory_bytes());
+        let rows = self.values.len() * (size_of::<Key>() + 40);
+        stacks + times + self.frames.len() * 24 + self.labels.len() * 24 + rows
     }
 
     /// On-CPU and off-CPU time in one profile: on + off is the threads' life.

@@ -4,6 +4,7 @@ mod capture;
 mod dictionary;
 mod header;
 mod rows;
+mod times;
 
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ pub(super) use self::capture::{bundle, read_bundle, read_capture, write_capture}
 pub(super) use self::dictionary::{Dictionary, Interner};
 pub(super) use self::header::{Header, Part, belongs, coalesce};
 pub(super) use self::rows::{Row, Table, read_rows};
+pub(super) use self::times::{StoredTimes, read_times, write_times};
 
 /// Generated messages of `proto/internal/window.proto`.
 #[expect(unreachable_pub, reason = "the generator decides; what a message means stands in the .proto file")]

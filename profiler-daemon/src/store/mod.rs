@@ -4,6 +4,8 @@ mod captures;
 mod codec;
 mod disk;
 mod error;
+mod fine;
+mod heat;
 mod keeper;
 mod merge;
 mod summary;
@@ -12,19 +14,21 @@ mod windows;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use self::captures::Results;
 pub use self::captures::{CaptureAbout, CaptureResult, StoredCapture};
-use self::disk::Disk;
+use self::disk::{Disk, Snapshot};
 pub use self::error::StoreError;
+pub use self::heat::Heat;
 use self::keeper::Keeper;
 use self::merge::Merger;
 pub use self::summary::{ContainerRow, ProcessRow, Summary, containers, processes};
 use self::windows::Windows;
-use crate::model::{Finding, KindLoss, Profile, ProfileKind, Selector, TimeRange, Window};
+use crate::model::{Finding, Fresh, KindLoss, Profile, ProfileKind, Selector, TimeRange, Window};
 
 /// Why the records of a window in memory are missing from later answers.
 const EVICTED: &str = "store full, window removed early";
@@ -32,6 +36,9 @@ const EVICTED: &str = "store full, window removed early";
 const UNWRITTEN: &str = "window could not be written to disk";
 /// Most memory for windows while the disk takes none, bytes: some ten minutes of a busy host.
 const MAX_PENDING: u64 = 64 << 20;
+
+/// A range that ends so long ago needs nothing that is not stored yet.
+const RECENT: Duration = Duration::from_secs(120);
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +66,9 @@ impl Default for StoreOptions {
     }
 }
 
+/// Tells what has been recorded and may not have come to the store yet. It blocks for a moment.
+pub type FreshSource = Arc<dyn Fn() -> Fresh + Send + Sync>;
+
 /// The windows and capture results. Shared by reference. What touches the disk blocks: call
 /// [`Store::insert`], [`Store::query`], [`Store::processes`], [`Store::stored`] and
 /// [`Store::capture`] where that does no harm.
@@ -69,7 +79,6 @@ pub struct Store {
     keeper: Option<Keeper>,
 }
 
-#[derive(Debug)]
 struct Shared {
     /// All there is, or what is not on disk yet.
     memory: Mutex<Memory>,
@@ -78,6 +87,16 @@ struct Shared {
     moving: RwLock<()>,
     /// Held during upkeep: one at a time.
     upkeep: Mutex<()>,
+    fresh: OnceLock<FreshSource>,
+}
+
+/// What there is of a kind at one moment.
+struct View<'a> {
+    /// What is not on disk.
+    in_memory: Vec<(TimeRange, Arc<Profile>)>,
+    /// Since when windows are not sealed yet, where there are any.
+    open_from: Option<SystemTime>,
+    snapshot: Option<(&'a Disk, Snapshot)>,
 }
 
 #[derive(Debug)]
@@ -100,6 +119,11 @@ pub struct Queried {
     pub range: Option<TimeRange>,
     /// Parts of the range that was asked for that no window of this kind covers.
     pub gaps: Vec<TimeRange>,
+    /// From here on the answer is of a window that is still open: it grows.
+    pub open_from: Option<SystemTime>,
+    /// How finely the answer could be cut: the longest of the windows that were merged, or a
+    /// millisecond where they keep when things happened and the range is shorter than they are.
+    pub resolution: Duration,
 }
 
 /// How full the store is.
@@ -171,6 +195,18 @@ impl Store {
         self.shared.query(kind, selector, range)
     }
 
+    /// How the activity of what a selector wants is spread over a range, by cells of this length.
+    /// The range must be a whole number of cells long; memory grows with that number.
+    #[must_use]
+    pub fn heat(&self, kind: ProfileKind, selector: &Selector, range: TimeRange, cell: Duration) -> Heat {
+        self.shared.heat(kind, selector, range, cell)
+    }
+
+    /// Says where to ask for what has not come to the store yet. Only the first counts.
+    pub fn set_fresh(&self, source: FreshSource) {
+        let _only_the_first = self.shared.fresh.set(source);
+    }
+
     /// The processes of such a query, heaviest first.
     #[must_use]
     pub fn processes(&self, kind: ProfileKind, selector: &Selector, range: TimeRange) -> Vec<ProcessRow> {
@@ -234,6 +270,28 @@ impl Store {
     }
 }
 
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("memory", &self.memory).field("disk", &self.disk).finish_non_exhaustive()
+    }
+}
+
+impl View<'_> {
+    /// The time that is stored of this kind, and whether it is kept when things happened.
+    fn windows(&self, kind: ProfileKind) -> impl Iterator<Item = (TimeRange, bool)> {
+        let headers = self.snapshot.iter().flat_map(|(_, snapshot)| snapshot.headers());
+        let parts = headers.flat_map(|header| &header.parts).filter(move |part| part.kind == kind);
+        let on_disk = parts.flat_map(|part| part.stretches.iter().map(|range| (*range, part.times_bytes > 0)));
+        let in_memory = self.in_memory.iter().map(|(range, profile)| (*range, profile.times().is_some()));
+        on_disk.chain(in_memory)
+    }
+
+    /// From when on an answer about a range is not final.
+    fn open_in(&self, range: Option<TimeRange>) -> Option<SystemTime> {
+        self.open_from.filter(|from| range.is_some_and(|range| *from < range.to))
+    }
+}
+
 impl Shared {
     fn new(windows: Windows, results: Results, disk: Option<Disk>) -> Self {
         Self {
@@ -241,16 +299,16 @@ impl Shared {
             disk,
             moving: RwLock::new(()),
             upkeep: Mutex::new(()),
+            fresh: OnceLock::new(),
         }
     }
 
     fn query(&self, kind: ProfileKind, selector: &Selector, range: TimeRange) -> Queried {
-        let (in_memory, snapshot) = {
-            let _still = self.moving.read().unwrap_or_else(PoisonError::into_inner);
-            let in_memory = self.lock().windows.of_kind(kind);
-            // A store that cannot be read says so in its status; what is in memory is still answered.
-            (in_memory, self.disk.as_ref().and_then(|disk| Some((disk, disk.snapshot().ok()?))))
-        };
+        let view = self.view(kind, range);
+        if let Some(queried) = self.query_within(&view, kind, selector, range) {
+            return queried;
+        }
+        let View { in_memory, snapshot, .. } = &view;
         let on_disk = || {
             let headers = snapshot.iter().flat_map(|(_, snapshot)| snapshot.headers());
             headers.filter(|header| header.has(kind)).map(|header| header.range)
@@ -262,19 +320,48 @@ impl Shared {
         };
         let mut merger = Merger::new(kind);
         let mut stretches = Vec::new();
-        if let Some((disk, snapshot)) = &snapshot {
+        let mut longest = Duration::ZERO;
+        if let Some((disk, snapshot)) = snapshot {
             let wanted = |header: &codec::Header| header.has(kind) && wanted(&header.range);
             let merged = disk.merge(snapshot, kind, selector, wanted, &mut merger);
             // Without an answer from the disk, none of its time is covered.
             stretches.extend(merged.unwrap_or_default());
+            let lengths = snapshot.headers().filter(|header| wanted(header));
+            longest = lengths.map(|header| header.range.length()).max().unwrap_or_default();
         }
         for (window, profile) in in_memory.iter().filter(|(window, _)| wanted(window)) {
             merger.profile().merge_selected(profile, selector);
             stretches.push(*window);
+            longest = longest.max(window.length());
         }
         let gaps = range.gaps(stretches.clone());
         let (covered, range) = windows::cover(stretches);
-        Queried { profile: merger.finish(), covered, range, gaps }
+        let open_from = view.open_in(range);
+        Queried { profile: merger.finish(), covered, range, gaps, open_from, resolution: longest }
+    }
+
+    /// What there is of a kind now; with what is not sealed yet, where the range reaches to it.
+    fn view(&self, kind: ProfileKind, range: TimeRange) -> View<'_> {
+        let recent = SystemTime::now().checked_sub(RECENT).is_none_or(|recent| range.to > recent);
+        // Before the store is looked at: what is sealed in between is told of twice, and not never.
+        let fresh = self.fresh.get().filter(|_| recent).map(|fresh| fresh()).unwrap_or_default();
+        let (mut in_memory, snapshot) = {
+            let _still = self.moving.read().unwrap_or_else(PoisonError::into_inner);
+            let in_memory = self.lock().windows.of_kind(kind);
+            // A store that cannot be read says so in its status; what is in memory is still answered.
+            (in_memory, self.disk.as_ref().and_then(|disk| Some((disk, disk.snapshot().ok()?))))
+        };
+        let on_disk = snapshot.iter().flat_map(|(_, snapshot)| snapshot.headers()).map(|header| header.range);
+        // A window is known by its start: windows do not overlap.
+        let stored: HashSet<SystemTime> =
+            in_memory.iter().map(|(range, _)| *range).chain(on_disk).map(|range| range.from).collect();
+        let new = |window: &Window| !stored.contains(&window.range.from);
+        let open_from = fresh.open.iter().filter(|window| new(window)).map(|window| window.range.from).min();
+        for window in fresh.sealed.iter().chain(&fresh.open).filter(|window| new(window)) {
+            let of_kind = window.profiles.iter().filter(|profile| profile.kind() == kind);
+            in_memory.extend(of_kind.map(|profile| (window.range, Arc::clone(profile))));
+        }
+        View { in_memory, open_from, snapshot }
     }
 
     /// Which time is stored of a kind.

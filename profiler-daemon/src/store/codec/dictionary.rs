@@ -225,7 +225,9 @@ impl Interner {
         table.rows.reserve(profile.rows().len());
         for (who, stack, activity, value) in profile.rows() {
             if let (Some(&labels), Some(&stack)) = (labels.get(who as usize), stacks.get(stack as usize)) {
-                table.add(Row { labels, stack, activity }, value);
+                let row = Row { labels, stack, activity };
+                table.add(row, value);
+                table.order.push(row);
             }
         }
         table.quality = profile.quality;

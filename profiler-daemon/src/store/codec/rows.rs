@@ -27,13 +27,15 @@ pub(in crate::store) struct Row {
 pub(in crate::store) struct Table {
     pub(in crate::store) kind: ProfileKind,
     pub(in crate::store) rows: FxHashMap<Row, Value>,
+    /// The rows of a profile that was taken in, in its order.
+    pub(in crate::store) order: Vec<Row>,
     pub(in crate::store) quality: StackQuality,
     pub(in crate::store) loss: Loss,
 }
 
 impl Table {
     pub(in crate::store) fn new(kind: ProfileKind) -> Self {
-        Self { kind, rows: FxHashMap::default(), quality: StackQuality::default(), loss: Loss::default() }
+        Self { kind, rows: FxHashMap::default(), order: Vec::new(), quality: StackQuality::default(), loss: Loss::default() }
     }
 
     pub(in crate::store) fn add(&mut self, row: Row, value: Value) {

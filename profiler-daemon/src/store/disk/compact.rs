@@ -177,7 +177,7 @@ fn merge(database: &Database, windows: &[(Key, Header)]) -> Result<Option<Rolled
         for part in &header.parts {
             let kind = part.kind;
             let (table, whole) = kinds.entry(kind).or_insert_with(|| {
-                (Table::new(kind), Part { kind, records: 0, bytes: 0, stretches: Vec::new() })
+                (Table::new(kind), Part { kind, records: 0, bytes: 0, times_bytes: 0, stretches: Vec::new() })
             });
             add(&transaction, *key, header, segment, table, |_| true)?;
             whole.records = whole.records.saturating_add(part.records);
@@ -195,7 +195,8 @@ fn merge(database: &Database, windows: &[(Key, Header)]) -> Result<Option<Rolled
         let value = table.write(segment, Effort::Thorough)?;
         part.bytes = value.len() as u64;
         part.stretches = coalesce(part.stretches);
-        rows.push(Rows { part, value });
+        // When things happened within a minute is what rolling up forgets.
+        rows.push(Rows { part, value, times: None });
     }
     let pieces = match dictionary(&transaction, segment) {
         Ok(dictionary) => Some(repacked(&dictionary)?),
@@ -234,7 +235,11 @@ fn groups(windows: Vec<(Key, Header)>, now: SystemTime) -> Vec<(u32, Vec<(Key, H
 }
 
 fn size(header: &Header) -> u64 {
-    cost(0) + header.parts.iter().map(|part| cost(part.bytes)).sum::<u64>()
+    cost(0) + header.parts.iter().map(|part| cost(part.bytes) + times_cost(part.times_bytes)).sum::<u64>()
+}
+
+fn times_cost(bytes: u64) -> u64 {
+    if bytes > 0 { cost(bytes) } else { 0 }
 }
 
 fn remove_all(database: &Database, keys: &[Key]) -> Result<(), Failure> {

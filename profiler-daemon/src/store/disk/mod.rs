@@ -2,6 +2,7 @@
 
 mod captures;
 mod compact;
+mod fine;
 mod open;
 mod read;
 mod tables;

@@ -27,6 +27,19 @@ impl Snapshot {
         Ok(Self { transaction, headers, number })
     }
 
+    pub(super) fn windows(&self) -> &[(Key, Header)] {
+        &self.headers
+    }
+
+    pub(super) fn transaction(&self) -> &ReadTransaction {
+        &self.transaction
+    }
+
+    /// Of which database it is.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// The windows.
     pub(in crate::store) fn headers(&self) -> impl Iterator<Item = &Header> {
         self.headers.iter().map(|(_, header)| header)

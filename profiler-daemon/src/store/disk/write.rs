@@ -2,9 +2,10 @@
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, WriteTransaction};
 
+use super::fine::TIMES;
 use super::tables::{DICTIONARY, Failure, Key, ROWS, SEGMENTS, WINDOWS, cost, dictionary};
 use crate::model::{Profile, TimeRange, Window};
-use crate::store::codec::{Effort, Header, Interner, Part, nanos, pack};
+use crate::store::codec::{Effort, Header, Interner, Part, nanos, pack, write_times};
 
 /// Time that shares a dictionary. Windows are rolled up within it.
 pub(super) const HOUR_NS: u64 = 3_600_000_000_000;
@@ -22,6 +23,8 @@ pub(super) struct Writer {
 pub(super) struct Rows {
     pub(super) part: Part,
     pub(super) value: Vec<u8>,
+    /// When the values came, where that is kept.
+    pub(super) times: Option<Vec<u8>>,
 }
 
 impl Writer {
@@ -83,14 +86,18 @@ fn read(database: &Database, hour: u64) -> Result<(u64, Interner), Failure> {
 }
 
 fn part(interner: &mut Interner, segment: u64, range: TimeRange, profile: &Profile) -> Result<Rows, Failure> {
-    let value = interner.table(profile).write(segment, Effort::Quick)?;
+    let table = interner.table(profile);
+    let value = table.write(segment, Effort::Quick)?;
+    let times = profile.times().map(|times| write_times(times, &table.order, profile.kind(), segment));
+    let times = times.transpose()?;
     let part = Part {
         kind: profile.kind(),
         records: profile.quality.records,
         bytes: value.len() as u64,
+        times_bytes: times.as_ref().map_or(0, |times| times.len() as u64),
         stretches: vec![range],
     };
-    Ok(Rows { part, value })
+    Ok(Rows { part, value, times })
 }
 
 /// Adds pieces to a segment's dictionary; a segment without pieces is made known, too.
@@ -136,8 +143,11 @@ pub(super) fn put(
     let mut table = transaction.open_table(ROWS)?;
     let number = table.last()?.map_or(0, |(key, _)| key.value().0 + 1);
     let mut parts = Vec::new();
-    for (place, rows) in (0_u8..=u8::MAX).zip(rows) {
+    for (place, rows) in (0_u8..TIMES).zip(rows) {
         table.insert((number, place), rows.value.as_slice())?;
+        if let Some(times) = &rows.times {
+            table.insert((number, place | TIMES), times.as_slice())?;
+        }
         parts.push(rows.part);
     }
     if parts.is_empty() {
