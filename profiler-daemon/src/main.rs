@@ -43,6 +43,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Check(args) => check(args, &cli.global),
         // Those that ask a daemon.
         Command::Flamegraph(args) => ask(&cli.global, client::flamegraph(args)),
+        Command::Heatmap(args) => ask(&cli.global, client::heatmap(args)),
         Command::Top(args) => ask(&cli.global, client::top(args)),
         Command::List(args) => ask(&cli.global, client::list(args)),
         Command::Diff(args) => ask(&cli.global, client::diff(args)),

@@ -99,6 +99,7 @@ async fn run(config: &Config) -> Result<(), AgentError> {
     let clock = period.map(|period| Clock { period, window: config.window });
     kernel.set_clock(clock).await.map_err(refused)?;
 
+    store.set_fresh(pipeline.fresh());
     let watchers = broadcast::Sender::new(WATCHED);
     let keep = tokio::task::spawn_blocking({
         let (store, watchers) = (Arc::clone(&store), watchers.clone());

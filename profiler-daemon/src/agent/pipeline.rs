@@ -1,7 +1,7 @@
 //! Joins the stages with bounded channels: kernel -> decode -> symbolize -> aggregate -> windows.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -13,11 +13,15 @@ use crate::aggregate;
 use crate::kernel::{self, Kernel, KernelError};
 use crate::model::{Batch, ClockAnchor, KindLoss, KindQuality, Profile, ProfileKind, Target, Window};
 use crate::procs::SharedTable;
+use crate::store::FreshSource;
 use crate::symbolize::{self, Symbolizer};
 use crate::unwind::cache::Cache;
 
 /// Batches that may wait between two stages: with one batch per 50 ms, more than a second.
 const BATCHES: usize = 32;
+
+/// How long a question waits for what is not stored yet; without it, the answer ends earlier.
+const FRESH_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The running stages.
 pub(super) struct Pipeline {
@@ -82,6 +86,12 @@ impl Pipeline {
     /// A handle on the sessions.
     pub(super) fn sessions(&self) -> Sessions {
         Sessions { kernel: self.kernel.clone(), aggregate: self.sessions.clone() }
+    }
+
+    /// What has been recorded and no store may have yet.
+    pub(super) fn fresh(&self) -> FreshSource {
+        let sessions = self.sessions.clone();
+        Arc::new(move || sessions.fresh(FRESH_PATIENCE))
     }
 
     /// A handle on the kernel task.

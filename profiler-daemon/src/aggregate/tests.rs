@@ -323,3 +323,42 @@ async fn a_session_nobody_waits_for_is_forgotten() {
     sessions.forget_unwanted();
     assert_eq!(sessions.count(), 0);
 }
+
+#[test]
+fn open_windows_tell_what_they_hold_so_far_and_when_it_was() {
+    let mut windows = Windows::new(Duration::from_secs(10), GRACE, vec![ProfileKind::OnCpu], 1000);
+    assert!(windows.advance(wall(3)).is_empty());
+    windows.insert(&batch(vec![hit(SECOND, 1, "a"), hit(2 * SECOND, 1, "b")]), &anchor());
+    let so_far: Vec<Window> = windows.so_far(wall(6)).collect();
+    let [window] = so_far.as_slice() else { panic!("{so_far:?}") };
+    assert_eq!(window.range, TimeRange { from: wall(3), to: wall(6) });
+    assert_eq!(functions(window, ProfileKind::OnCpu), ["a", "b"]);
+    let times = window.profiles[0].times().expect("windows keep them");
+    assert_eq!([0, 1].map(|row| times.of_row(row)[0].start_ms), [1000, 2000]);
+    // It goes on as if nobody had looked.
+    windows.insert(&batch(vec![hit(3 * SECOND, 1, "c")]), &anchor());
+    let sealed = windows.advance(wall(11));
+    assert_eq!(functions(&sealed[0], ProfileKind::OnCpu), ["a", "b", "c"]);
+}
+
+#[test]
+fn a_piece_of_an_open_interval_lies_where_it_is_new() {
+    let by_clock = |sample: Sample| {
+        let Measure::OffCpu { .. } = sample.measure else { return sample };
+        let mut measure = sample.measure;
+        if let Measure::OffCpu { sampled, .. } = &mut measure {
+            sampled.by_clock = Some(crate::model::Clock { period_ns: 0, ticks: [0; 3] });
+        }
+        Sample { measure, ..sample }
+    };
+    let mut windows = Windows::new(Duration::from_secs(10), GRACE, vec![ProfileKind::OffCpu], 1000);
+    windows.advance(wall(3));
+    let first = by_clock(interval(3 * SECOND, 1, 2 * SECOND, 1, true));
+    let second = by_clock(interval(5 * SECOND, 1, 4 * SECOND, 1, true));
+    windows.insert(&batch(vec![first]), &anchor());
+    windows.insert(&batch(vec![second]), &anchor());
+    let window = windows.so_far(wall(9)).next().expect("a window");
+    let times = window.profiles[0].times().expect("windows keep them");
+    let spans: Vec<_> = times.of_row(0).iter().map(|span| (span.start_ms, span.end_ms())).collect();
+    assert_eq!(spans, [(1000, 2999), (3000, 5000)]);
+}

@@ -100,6 +100,8 @@ pub(super) fn summary(summary: &Summary) -> proto::ProfileSummary {
         frequency_hz: summary.frequency_hz,
         losses: losses(&summary.loss),
         stacks: Some(stacks(&summary.quality)),
+        open_from: None,
+        resolution: None,
     }
 }
 

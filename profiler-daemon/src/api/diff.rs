@@ -2,7 +2,6 @@
 
 use tonic::Status;
 
-use super::convert;
 use super::error::ApiError;
 use super::profiles::{Pieces, question, rows, text};
 use super::query::{Queries, bounded};
@@ -27,8 +26,8 @@ pub(super) async fn answer(queries: &Queries, request: DiffRequest) -> Result<Di
         let diff = Diff::between(left, right, normalize)?;
         let verdict = gate.map(|gate| diff.judge(gate)).transpose()?;
         let summary = DiffSummary {
-            base: Some(convert::summary(&base.summary)),
-            with: Some(convert::summary(&with.summary)),
+            base: Some(base.told()),
+            with: Some(with.told()),
             rows: diff.top_changes(limit).iter().map(row).collect(),
             verdict: verdict.as_ref().map(|verdict| judged(verdict, limit)),
         };

@@ -6,6 +6,7 @@ mod convert;
 mod diff;
 mod error;
 mod grpc;
+mod heatmap;
 mod http;
 mod listen;
 mod live;

@@ -9,12 +9,12 @@ use super::diff::DiffChunks;
 use super::error::ApiError;
 use super::live::{Watch, WindowStream};
 use super::query::{AskedRange, Queries, Question, Source, selector};
-use super::{HostReader, convert, diff, report};
+use super::{HostReader, convert, diff, heatmap, report};
 use crate::model::{ProfileKind, TimeRange};
 use crate::proto::profile_service_server::ProfileService;
 use crate::proto::query_response::Part;
 use crate::proto::{
-    DiffRequest, ListRequest, ListResponse, QueryRequest, QueryResponse, ReportRequest, ReportResponse,
+    DiffRequest, HeatmapRequest, ListRequest, ListResponse, QueryRequest, QueryResponse, ReportRequest, ReportResponse,
     Selection, TopRequest, TopResponse, WatchWindowsRequest,
 };
 use crate::render::{self, Format, TopOptions};
@@ -39,6 +39,7 @@ pub(super) struct Profiles {
 impl ProfileService for Profiles {
     type QueryStream = Iter<Chunks>;
     type DiffStream = Iter<DiffChunks>;
+    type HeatmapStream = Iter<Chunks>;
     type WatchStream = WindowStream;
 
     async fn query(&self, request: Request<QueryRequest>) -> Result<Response<Self::QueryStream>, Status> {
@@ -47,9 +48,8 @@ impl ProfileService for Profiles {
         let question = question("selection", selection)?;
         let chunks = self.queries.answer(question, move |answer| {
             let rendered = answer.render(format)?;
-            let summary = Part::Summary(convert::summary(&answer.summary));
             let text = format != Format::Pprof;
-            Ok(Chunks { summary: Some(summary), pieces: Pieces::of(rendered, text) })
+            Ok(Chunks::new(answer.told(), Pieces::of(rendered, text)))
         });
         Ok(Response::new(tokio_stream::iter(chunks.await?)))
     }
@@ -66,7 +66,7 @@ impl ProfileService for Profiles {
         let answer = self.queries.answer(question("selection", selection)?, move |answer| {
             let top = render::top_by(&answer.profile, &options);
             let rows = top.rows.into_iter().map(convert::top_row).collect();
-            Ok(TopResponse { summary: Some(convert::summary(&answer.summary)), rows, shown: top.shown })
+            Ok(TopResponse { summary: Some(answer.told()), rows, shown: top.shown })
         });
         Ok(Response::new(answer.await?))
     }
@@ -82,7 +82,7 @@ impl ProfileService for Profiles {
             let kinds = [ProfileKind::OnCpu, ProfileKind::OffCpu].into_iter();
             let kinds = kinds.filter_map(|kind| Some(convert::stored(kind, queries.stored(kind)?)));
             Ok(ListResponse {
-                summary: Some(convert::summary(&answer.summary)),
+                summary: Some(answer.told()),
                 processes: processes.map(convert::process_row).collect(),
                 containers: containers.map(convert::container_row).collect(),
                 kinds: kinds.collect(),
@@ -103,6 +103,14 @@ impl ProfileService for Profiles {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let windows = self.watch.windows(request.into_inner())?;
         Ok(Response::new(windows))
+    }
+
+    async fn heatmap(
+        &self,
+        request: Request<HeatmapRequest>,
+    ) -> Result<Response<Self::HeatmapStream>, Status> {
+        let chunks = heatmap::answer(&self.queries, request.into_inner()).await?;
+        Ok(Response::new(tokio_stream::iter(chunks)))
     }
 
     async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
@@ -161,6 +169,12 @@ pub(super) fn asked(range: crate::proto::TimeRange) -> Result<TimeRange, ApiErro
 pub(super) struct Chunks {
     summary: Option<Part>,
     pieces: Pieces,
+}
+
+impl Chunks {
+    pub(super) fn new(summary: crate::proto::ProfileSummary, pieces: Pieces) -> Self {
+        Self { summary: Some(Part::Summary(summary)), pieces }
+    }
 }
 
 /// A rendered profile in pieces.

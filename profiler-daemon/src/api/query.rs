@@ -1,17 +1,18 @@
 //! Questions about stored profiles, from gRPC and HTTP alike: reading, merging, rendering.
 
-use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::Semaphore;
 
+use super::convert;
 use super::error::ApiError;
 use crate::capture::{CaptureState, Captures};
 use crate::model::{Profile, ProfileKind, Selector, TimeRange};
+use crate::proto;
 use crate::render::{self, About, Format, RenderError};
-use crate::store::{Store, Summary};
+use crate::store::{Queried, Store, Summary};
 
 /// Merges and renderings at a time: each holds a profile and its rendered form in memory.
 const AT_A_TIME: usize = 2;
@@ -43,6 +44,10 @@ pub(super) struct Answer {
     pub(super) summary: Summary,
     /// Parts of the range that was asked for without data.
     pub(super) gaps: Vec<TimeRange>,
+    /// From here on it is of a window that is still open.
+    open_from: Option<SystemTime>,
+    /// How finely it is cut; `None` of a capture.
+    resolution: Option<Duration>,
     title: String,
 }
 
@@ -54,6 +59,15 @@ impl Answer {
             range: self.summary.range,
             covered: self.summary.covered,
             command: None,
+        }
+    }
+
+    /// What it is worth, for the caller.
+    pub(super) fn told(&self) -> proto::ProfileSummary {
+        proto::ProfileSummary {
+            open_from: self.open_from.map(Into::into),
+            resolution: self.resolution.map(convert::length),
+            ..convert::summary(&self.summary)
         }
     }
 
@@ -127,7 +141,7 @@ impl Queries {
         selector: &Selector,
     ) -> Result<Answer, ApiError> {
         let queried = self.store.query(kind, selector, asked);
-        // Windows count whole, so the answer may reach beyond what was asked for.
+        // Windows mostly count whole, so the answer may reach beyond what was asked for.
         let range = queried.range.map_or(asked, |range| TimeRange {
             from: range.from.min(asked.from),
             to: range.to.max(asked.to),
@@ -136,8 +150,10 @@ impl Queries {
             return Err(self.no_data(kind, asked, queried.range.is_some(), selector));
         }
         let summary = Summary::of(&queried.profile, range, queried.covered);
-        let title = format!("{kind}, {} to {}", time(range.from), time(range.to));
-        Ok(Answer { profile: Arc::new(queried.profile), summary, gaps: queried.gaps, title })
+        let title = format!("{kind}, {}", from_to(range));
+        let Queried { profile, gaps, open_from, resolution, .. } = queried;
+        let profile = Arc::new(profile);
+        Ok(Answer { profile, summary, gaps, open_from, resolution: Some(resolution), title })
     }
 
     /// From when to when windows of a kind are stored.
@@ -153,11 +169,20 @@ impl Queries {
         } else {
             format!("nothing {kind} between {} and {} matches the selector", time(asked.from), time(asked.to))
         };
-        let _infallible = match self.store.stored(kind) {
-            Some(stored) => write!(message, "; stored: {} to {}", time(stored.from), time(stored.to)),
-            None => write!(message, "; no window of that kind is stored yet"),
-        };
+        message.push_str(&self.stored_text(kind));
         ApiError::NoData { kind: kind.name(), message }
+    }
+
+    /// From when to when windows of a kind are stored, in words.
+    pub(super) fn stored_text(&self, kind: ProfileKind) -> String {
+        match self.store.stored(kind) {
+            Some(stored) => format!("; stored: {} to {}", time(stored.from), time(stored.to)),
+            None => "; no window of that kind is stored yet".to_owned(),
+        }
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.store
     }
 
     fn merge_capture(&self, id: &str, selector: &Selector) -> Result<Answer, ApiError> {
@@ -178,7 +203,8 @@ impl Queries {
             let message = format!("capture {id}: nothing {what}; lost: {}", summary.loss);
             return Err(ApiError::NoData { kind: kind.name(), message });
         }
-        Ok(Answer { profile, summary, gaps: Vec::new(), title: format!("{kind}, capture {id}") })
+        let title = format!("{kind}, capture {id}");
+        Ok(Answer { profile, summary, gaps: Vec::new(), open_from: None, resolution: None, title })
     }
 
     fn no_result(&self, id: &str) -> ApiError {
@@ -233,8 +259,18 @@ pub(super) fn selector(text: &str) -> Result<Selector, ApiError> {
         .map_err(|error| ApiError::Invalid { field: "selection.where", problem: error.to_string() })
 }
 
+/// `FROM to TO`, to the millisecond where the range is so short that it matters.
+fn from_to(range: TimeRange) -> String {
+    const SHORT: Duration = Duration::from_secs(10);
+    let exact = |at: SystemTime| match jiff::Timestamp::try_from(at) {
+        Ok(exact) if range.length() < SHORT => exact.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string(),
+        _ => time(at),
+    };
+    format!("{} to {}", exact(range.from), exact(range.to))
+}
+
 /// UTC, to the second.
-fn time(at: SystemTime) -> String {
+pub(super) fn time(at: SystemTime) -> String {
     match jiff::Timestamp::try_from(at) {
         Ok(at) => at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         Err(_) => "a time that no calendar has".to_owned(),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::render::{DiffFormat, Format};
+use crate::render::{DiffFormat, Format, HeatmapFormat};
 
 use super::output::OutputFile;
 
@@ -128,6 +128,19 @@ pub(super) fn percent(text: &str) -> Result<f64, String> {
     let number: Option<f64> = text.strip_suffix('%').unwrap_or(text).trim().parse().ok();
     let number = number.filter(|number| (0.0..=100_000.0).contains(number));
     number.map(|number| number / 100.0).ok_or_else(|| "expected a percentage such as 5%".to_owned())
+}
+
+/// A path that says the format of a heat map by its extension.
+pub(super) fn heatmap_file(text: &str) -> Result<(PathBuf, HeatmapFormat), String> {
+    let path = PathBuf::from(text);
+    let format = HeatmapFormat::from_path(&path)?;
+    Ok((path, format))
+}
+
+/// Cells a second, which must be whole milliseconds long.
+pub(super) fn heatmap_rows(text: &str) -> Result<u32, String> {
+    let rows = text.parse().ok().filter(|rows| (1..=100).contains(rows) && 1000 % rows == 0);
+    rows.ok_or_else(|| "must be a divisor of 1000 from 1 to 100, such as 10, 20, 50 or 100".to_owned())
 }
 
 /// A path that says the format of a difference by its extension.

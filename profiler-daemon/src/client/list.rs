@@ -46,6 +46,12 @@ pub async fn list(args: &ListArgs) -> Result<(), Failure> {
     }
 }
 
+fn seconds(gap: &TimeRange) -> f64 {
+    let (from, to) = (times::system_time(gap.from), times::system_time(gap.to));
+    let length = from.zip(to).and_then(|(from, to)| to.duration_since(from).ok());
+    length.unwrap_or_default().as_secs_f64()
+}
+
 fn shown(gap: &TimeRange) -> String {
     match (times::system_time(gap.from), times::system_time(gap.to)) {
         (Some(from), Some(to)) => {
@@ -148,7 +154,7 @@ fn as_json(facts: &ProfileSummary, answer: &ListResponse) -> String {
     });
     let gaps = answer.gaps.iter().map(|gap| {
         let (from, to) = times(gap.from, gap.to);
-        json!({"from": from, "to": to})
+        json!({"from": from, "to": to, "seconds": seconds(gap)})
     });
     let document = json!({
         "summary": summary::to_json(facts),

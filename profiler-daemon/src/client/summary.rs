@@ -12,6 +12,12 @@ use crate::render::StackShares;
 use super::output::say;
 use super::{Failure, times};
 
+/// Of ranges so short, milliseconds matter.
+const SHORT: Duration = Duration::from_secs(10);
+
+/// Windows so long are worth a word: the result begins and ends with whole ones.
+const COARSE: Duration = Duration::from_secs(60);
+
 /// The query as the daemon wants it.
 pub(super) fn selection(query: &QueryArgs, capture: Option<&str>) -> proto::Selection {
     let (from, to) = query.bounds(SystemTime::now());
@@ -52,9 +58,19 @@ pub(super) fn line(summary: &proto::ProfileSummary) -> String {
         text.push_str(&format!(", a sample every {}", times::short(Duration::from_nanos(period_ns))));
     }
     if let (Some(from), Some(to)) = (times::system_time(summary.from), times::system_time(summary.to)) {
-        text.push_str(&format!(", {} to {}", times::local(from), times::local(to)));
+        let short = to.duration_since(from).is_ok_and(|length| length < SHORT);
+        let shown = if short { times::local_exact } else { times::local };
+        text.push_str(&format!(", {} to {}", shown(from), shown(to)));
     }
     text.push_str(&format!(" ({} covered)", times::short(times::duration(summary.covered))));
+    if let (Some(open), Some(to)) = (times::system_time(summary.open_from), times::system_time(summary.to)) {
+        let length = to.duration_since(open).unwrap_or_default();
+        text.push_str(&format!(", the last {} still being recorded", times::short(length)));
+    }
+    let resolution = times::duration(summary.resolution);
+    if resolution >= COARSE {
+        text.push_str(&format!(", in windows of up to {}", times::short(resolution)));
+    }
     text.push_str(&format!(", lost {}", losses(&summary.losses)));
     text
 }
@@ -103,6 +119,8 @@ pub(super) fn to_json(summary: &proto::ProfileSummary) -> Value {
         "records": summary.records,
         "from": times::system_time(summary.from).and_then(times::rfc3339),
         "to": times::system_time(summary.to).and_then(times::rfc3339),
+        "open_from": times::system_time(summary.open_from).and_then(times::rfc3339),
+        "resolution_seconds": summary.resolution.map(|_| times::duration(summary.resolution).as_secs_f64()),
         "covered_seconds": times::duration(summary.covered).as_secs_f64(),
         "frequency_hz": summary.frequency_hz,
         "losses": losses_json(&summary.losses),

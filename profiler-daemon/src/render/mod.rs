@@ -6,6 +6,7 @@
 mod diff;
 mod flamegraph;
 mod folded;
+mod heatmap;
 mod heaviest;
 mod json;
 mod name;
@@ -25,6 +26,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 pub use diff::{Change, Diff, DiffError, DiffFormat, Gate, Normalize, OperandError, Share, Side, Verdict};
+pub use heatmap::{Cells, HeatmapFormat, heatmap};
 pub use heaviest::{HeavyStack, heaviest};
 pub use report::{Aspect, HotStack, Observed, ReportLine, report};
 pub use stack_shares::StackShares;

@@ -9,10 +9,12 @@ mod times;
 #[cfg(test)]
 mod tests;
 
-use std::io::Read as _;
+use std::cell::RefCell;
+use std::io::{self, Read as _};
 use std::time::{Duration, SystemTime};
 
 use prost::Message;
+use zstd::zstd_safe::{DCtx, ResetDirective};
 
 pub(super) use self::capture::{bundle, read_bundle, read_capture, write_capture};
 pub(super) use self::dictionary::{Dictionary, Interner};
@@ -74,19 +76,34 @@ pub(super) fn pack(message: &impl Message, effort: Effort) -> Result<Vec<u8>, Da
 
 /// The message of a value. Total: any bytes give a message or an error, in bounded memory.
 pub(super) fn unpack<M: Message + Default>(bytes: &[u8]) -> Result<M, Damaged> {
-    let decompress = || {
-        let mut decoder = zstd::stream::read::Decoder::with_buffer(bytes)?.single_frame();
-        decoder.window_log_max(MAX_WINDOW_LOG)?;
-        let mut raw = Vec::new();
-        decoder.take(MAX_RAW + 1).read_to_end(&mut raw)?;
-        Ok(raw)
-    };
-    let raw = decompress()
-        .map_err(|error: std::io::Error| Damaged::new(format!("cannot be decompressed: {error}")))?;
+    let raw = CONTEXT
+        .with_borrow_mut(|context| decompress(bytes, context))
+        .map_err(|error| Damaged::new(format!("cannot be decompressed: {error}")))?;
     if raw.len() as u64 > MAX_RAW {
         return Err(Damaged::new("is too large"));
     }
     M::decode(raw.as_slice()).map_err(|error| Damaged::new(format!("is not a message: {error}")))
+}
+
+thread_local! {
+    /// What decompression needs. A query reads hundreds of values, and to make one anew costs more
+    /// than most of them: it asks the CPU what it can do, which a virtual machine has to answer.
+    static CONTEXT: RefCell<Option<DCtx<'static>>> = const { RefCell::new(None) };
+}
+
+fn decompress(bytes: &[u8], context: &mut Option<DCtx<'static>>) -> io::Result<Vec<u8>> {
+    let context = match context {
+        Some(context) => context,
+        None => context.insert(DCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?),
+    };
+    // What an earlier value that was damaged left behind.
+    let reset = context.reset(ResetDirective::SessionOnly);
+    reset.map_err(|code| io::Error::other(zstd::zstd_safe::get_error_name(code)))?;
+    let mut decoder = zstd::stream::read::Decoder::with_context(bytes, context).single_frame();
+    decoder.window_log_max(MAX_WINDOW_LOG)?;
+    let mut raw = Vec::new();
+    decoder.take(MAX_RAW + 1).read_to_end(&mut raw)?;
+    Ok(raw)
 }
 
 /// Nanoseconds since 1970; times before it count as 1970, those after 2554 as then.

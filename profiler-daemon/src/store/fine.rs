@@ -139,3 +139,6 @@ fn slice(profile: &Profile, selector: &Selector, range: TimeRange) -> Profile {
     slice.loss.add(Stage::Store, NO_TIME, times.left_out());
     slice
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,6 +25,8 @@ const MAX_ROWS: usize = 500_000;
 /// Share of the allowed bytes that values may take, in eighths; the rest is what the database needs
 /// for itself and to write anew before it frees.
 const EIGHTHS: u64 = 7;
+/// Pieces of a dictionary above which they are put together.
+const SCATTERED: u32 = 8;
 /// Why a window's records are missing from later answers.
 const EVICTED: &str = "store full, window removed early";
 
@@ -39,6 +41,8 @@ struct Plan {
     rolled: Vec<(u32, Vec<(Key, Header)>)>,
     /// Dictionaries that no window uses.
     unused: Vec<u64>,
+    /// Dictionaries of hours that are over, in so many pieces that reading them takes long.
+    scattered: Vec<u64>,
 }
 
 impl Disk {
@@ -64,6 +68,12 @@ impl Disk {
             }
             self.roll(*level, windows)?;
         }
+        for &segment in &plan.scattered {
+            if !go_on() {
+                return Ok(());
+            }
+            self.gather(segment)?;
+        }
         for &segment in &plan.unused {
             self.write(|writer, database| forget(writer, database, segment))?;
         }
@@ -73,10 +83,14 @@ impl Disk {
     fn plan(&self, database: &Database) -> Result<Plan, Failure> {
         let transaction = database.begin_read()?;
         let mut windows = headers(&transaction)?;
-        let mut segments = BTreeMap::new();
+        let (mut segments, mut scattered) = (BTreeMap::new(), Vec::new());
         for segment in transaction.open_table(SEGMENTS)?.range::<u64>(..)? {
             let (segment, size) = segment?;
-            segments.insert(segment.value(), size.value().1);
+            let (pieces, bytes) = size.value();
+            segments.insert(segment.value(), bytes);
+            if pieces > SCATTERED {
+                scattered.push(segment.value());
+            }
         }
         let mut plan = Plan::default();
         let newest = windows.iter().map(|(_, header)| header.range.to).max();
@@ -96,6 +110,9 @@ impl Disk {
         let used: HashSet<u64> = windows.iter().map(|(_, header)| header.segment).collect();
         plan.unused = segments.keys().copied().filter(|segment| !used.contains(segment)).collect();
         segments.retain(|segment, _| used.contains(segment));
+        let hour = nanos(now) / HOUR_NS;
+        scattered.retain(|segment| write::hour_of(*segment) < hour && segments.contains_key(segment));
+        plan.scattered = scattered;
         self.make_room(&mut plan, &mut windows, segments);
         plan.rolled = groups(windows, now);
         Ok(plan)
@@ -127,6 +144,31 @@ impl Disk {
             }
         }
         plan.evicted = windows.drain(..gone).collect();
+    }
+
+    /// Makes few pieces of a dictionary's many: each window of its hour has added one.
+    fn gather(&self, segment: u64) -> Result<(), StoreError> {
+        let gathered = self.read(|database| {
+            let transaction = database.begin_read()?;
+            let size = write::size(&transaction, segment)?;
+            match dictionary(&transaction, segment) {
+                Ok(dictionary) => Ok(Some((size, repacked(&dictionary)?))),
+                // Queries say so.
+                Err(Failure::Damaged(_)) => Ok(None),
+                Err(other) => Err(other),
+            }
+        })?;
+        let Some((size, pieces)) = gathered else { return Ok(()) };
+        self.write(|writer, database| {
+            // A window that came late may have added to it meanwhile.
+            if writer.writes(segment) || write::size(&database.begin_read()?, segment)? != size {
+                return Ok(());
+            }
+            let transaction = database.begin_write()?;
+            write::replace(&transaction, segment, &pieces)?;
+            transaction.commit()?;
+            Ok(())
+        })
     }
 
     /// Makes one window of several of the same segment. They are read and merged while others

@@ -1,6 +1,6 @@
 //! Writing a window: its rows, and what its segment's dictionary lacks.
 
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, WriteTransaction};
+use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _, WriteTransaction};
 
 use super::fine::TIMES;
 use super::tables::{DICTIONARY, Failure, Key, ROWS, SEGMENTS, WINDOWS, cost, dictionary};
@@ -165,6 +165,16 @@ pub(super) fn remove(transaction: &WriteTransaction, key: Key) -> Result<bool, F
     let mut rows = transaction.open_table(ROWS)?;
     rows.retain_in((key.1, 0)..=(key.1, u8::MAX), |_, _| false)?;
     Ok(known)
+}
+
+/// The hour since 1970 that a segment belongs to.
+pub(super) fn hour_of(segment: u64) -> u64 {
+    segment >> NUMBER_BITS
+}
+
+/// Number of a dictionary's pieces and their size; nothing where it is not there.
+pub(super) fn size(transaction: &ReadTransaction, segment: u64) -> Result<(u32, u64), Failure> {
+    Ok(transaction.open_table(SEGMENTS)?.get(segment)?.map_or((0, 0), |known| known.value()))
 }
 
 fn hour(range: TimeRange) -> u64 {
