@@ -78,7 +78,8 @@ fn bursts_are_in_their_cells_and_a_cell_range_holds_one_of_them_only() -> Result
         let share = count(own) as f64 / folded.total() as f64;
         ensure!(share > 0.8, "{share} of the burst in {own}: {folded:#?}");
     }
-    let svg = site.cli(&["heatmap", "--since", "15s", "--where", &selector, "--format", "svg"])?.expect_code(0)?;
+    let svg =
+        site.cli(&["heatmap", "--since", "15s", "--where", &selector, "--format", "svg"])?.expect_code(0)?;
     ensure!(svg.stdout.contains(" samples</title>"), "no cells: {svg}");
     drop(daemon);
     Ok(())

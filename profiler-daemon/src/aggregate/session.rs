@@ -1,12 +1,16 @@
 //! The sessions that are still open: which samples are theirs, and how much of each.
 
 use std::collections::HashMap;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 
 use super::OpenSession;
 use super::windows::kind_of;
-use crate::model::{Batch, Labels, Measure, MonoNs, Profile, ProfileKind, Sample, Stage, Target};
+use crate::model::{Batch, Extent, Labels, Measure, MonoNs, Profile, ProfileKind, Sample, Stage, Target};
+
+/// How finely a session keeps when its values came: how much shares sway is told by it.
+const GRAIN: Duration = Duration::from_millis(250);
 
 /// All open sessions. Those that run at a time are few; a list is enough.
 #[derive(Debug)]
@@ -22,7 +26,11 @@ impl Sessions {
 
     pub(super) fn open(&mut self, open: OpenSession) {
         let OpenSession { session, kind, target, not_before, min_block_ns, reply } = open;
-        let profile = Profile::new(kind);
+        // Samples and nanoseconds do not add up.
+        let profile = match kind {
+            ProfileKind::Wall => Profile::new(kind),
+            _ => Profile::with_coarse_times(kind, SystemTime::UNIX_EPOCH, GRAIN),
+        };
         let max_rows = self.max_rows;
         let session = Session { session, target, not_before, min_block_ns, max_rows, profile };
         self.open.push((session, reply));
@@ -133,7 +141,10 @@ impl Session {
             return;
         }
         let sample = Sample { measure, ..sample.clone() };
-        if !self.profile.add_within(&sample, self.max_rows) {
+        // Only how values are spread over the session is of interest: its own clock does.
+        let after = Duration::from_nanos(sample.time.0.saturating_sub(self.not_before.0));
+        let extent = Extent::of(measure, SystemTime::UNIX_EPOCH + after);
+        if !self.profile.add_when(&sample, Some(&extent), self.max_rows) {
             self.profile.loss.add(Stage::Pipeline, "session full", 1);
         }
     }

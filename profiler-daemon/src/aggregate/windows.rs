@@ -123,7 +123,10 @@ impl Windows {
 
     /// What the open windows hold at `now`, oldest first.
     pub(super) fn so_far(&self, now: SystemTime) -> impl Iterator<Item = Window> {
-        self.open.iter().map(move |open| open.so_far(now)).filter(|window| window.range.from < window.range.to)
+        self.open
+            .iter()
+            .map(move |open| open.so_far(now))
+            .filter(|window| window.range.from < window.range.to)
     }
 
     /// Seals what is open; the newest window then ends at `now`.

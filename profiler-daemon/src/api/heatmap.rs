@@ -40,7 +40,8 @@ pub(super) async fn answer(queries: &Queries, request: HeatmapRequest) -> Result
         return Err(ApiError::Invalid { field: "selection.capture_id", problem });
     };
     if range.length() > MAX_RANGE {
-        let problem = format!("longer than {} min: a heat map has a column a second", MAX_RANGE.as_secs() / 60);
+        let problem =
+            format!("longer than {} min: a heat map has a column a second", MAX_RANGE.as_secs() / 60);
         return Err(ApiError::Invalid { field: "selection.range", problem });
     }
     let range = whole_seconds(range);

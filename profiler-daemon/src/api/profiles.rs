@@ -14,8 +14,8 @@ use crate::model::{ProfileKind, TimeRange};
 use crate::proto::profile_service_server::ProfileService;
 use crate::proto::query_response::Part;
 use crate::proto::{
-    DiffRequest, HeatmapRequest, ListRequest, ListResponse, QueryRequest, QueryResponse, ReportRequest, ReportResponse,
-    Selection, TopRequest, TopResponse, WatchWindowsRequest,
+    DiffRequest, HeatmapRequest, ListRequest, ListResponse, QueryRequest, QueryResponse, ReportRequest,
+    ReportResponse, Selection, TopRequest, TopResponse, WatchWindowsRequest,
 };
 use crate::render::{self, Format, TopOptions};
 use crate::store::{containers, processes};

@@ -36,6 +36,6 @@ pub use selector::{Selector, SelectorError};
 pub use status::{Status, StoreStatus, Unwinding};
 pub use target::{SamplerKind, Target};
 pub use time::{ClockAnchor, MonoNs, TimeRange};
-pub use times::{Extent, Span, Times, range_ms};
+pub use times::{BLOCKS, Blocks, Extent, Span, Times, range_ms};
 pub use wait::Wait;
 pub use wait_rules::{IdleRule, Names, WaitRule, WaitRules};

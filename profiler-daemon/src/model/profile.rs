@@ -2,12 +2,15 @@
 
 use std::hash::Hash;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use indexmap::{IndexMap, IndexSet};
 use rustc_hash::FxBuildHasher;
 
-use super::{Extent, Frame, Labels, Loss, Measure, ProfileKind, Sample, Selector, StackQuality, Times, Wait};
+use super::{
+    Blocks, Extent, Frame, Labels, Loss, Measure, ProfileKind, Sample, Selector, Span, StackQuality, Times,
+    Wait,
+};
 
 type Set<T> = IndexSet<T, FxBuildHasher>;
 
@@ -114,6 +117,25 @@ impl Profile {
         Self { times: Some(Box::new(Times::new(origin))), ..Self::new(kind) }
     }
 
+    /// An empty profile that keeps about when its values came: see [`Times::coarse`].
+    #[must_use]
+    pub fn with_coarse_times(kind: ProfileKind, origin: SystemTime, grain: Duration) -> Self {
+        Self { times: Some(Box::new(Times::coarse(origin, grain))), ..Self::new(kind) }
+    }
+
+    /// The rows' amounts by stretches of time, in the order of the rows: see [`Times::blocks`].
+    #[must_use]
+    pub fn blocks(&self) -> Option<Vec<Blocks>> {
+        self.times.as_ref()?.blocks(self.values.len())
+    }
+
+    /// Says when some of a row's value came, where that is kept.
+    pub fn add_span(&mut self, row: usize, span: Span) {
+        if let Some(times) = &mut self.times {
+            times.push(row, span);
+        }
+    }
+
     /// When the values came; `None` where that was not kept.
     #[must_use]
     pub fn times(&self) -> Option<&Times> {
@@ -129,8 +151,7 @@ impl Profile {
         self.quality.add(sample.flags, &sample.stack);
         let mut row = |part, activity, ns| {
             if ns > 0 {
-                let row =
-                    self.add_row(&sample.labels, activity, &sample.stack, Value { count: 1, ns });
+                let row = self.add_row(&sample.labels, activity, &sample.stack, Value { count: 1, ns });
                 if let (Some(times), Some(extent)) = (&mut self.times, extent) {
                     times.add(row, extent, part, if activity == Activity::OnCpu { 1 } else { ns });
                 }

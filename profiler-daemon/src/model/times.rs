@@ -7,6 +7,12 @@ use super::{Measure, TimeRange};
 /// Most spans of one profile, 16 bytes each. What comes beyond keeps its value and loses its time.
 const MAX_SPANS: usize = 1 << 17;
 
+/// How many stretches [`Times::blocks`] cuts a recording into: enough to see how much a share sways.
+pub const BLOCKS: usize = 12;
+
+/// Amounts by stretches of equal length.
+pub type Blocks = [u64; BLOCKS];
+
 /// Some of a row's value, spread evenly over a stretch of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span {
@@ -22,6 +28,8 @@ pub struct Span {
 #[derive(Clone, Debug)]
 pub struct Times {
     origin: SystemTime,
+    /// Spans begin and end at multiples of so many milliseconds.
+    grain_ms: i64,
     /// By row, in the order of the rows.
     rows: Vec<Vec<Span>>,
     count: usize,
@@ -77,7 +85,7 @@ impl Span {
         let length = i64::from(self.length_ms.max(1));
         // What lies before a point; both ends are inside the span, so the product is in range.
         let before = |at: i64| {
-            let done = (at - i64::from(self.start_ms)).clamp(0, length);
+            let done = at.saturating_sub(i64::from(self.start_ms)).clamp(0, length);
             (u128::from(self.amount) * done.unsigned_abs() as u128 / length.unsigned_abs() as u128) as u64
         };
         before(to_ms).saturating_sub(before(from_ms))
@@ -94,7 +102,37 @@ impl Times {
     /// No spans yet.
     #[must_use]
     pub fn new(origin: SystemTime) -> Self {
-        Self { origin, rows: Vec::new(), count: 0, left_out: 0 }
+        Self::coarse(origin, Duration::from_millis(1))
+    }
+
+    /// No spans yet; those that come are widened to multiples of `grain`, so that there are fewer.
+    #[must_use]
+    pub fn coarse(origin: SystemTime, grain: Duration) -> Self {
+        let grain_ms = i64::try_from(grain.as_millis()).unwrap_or(i64::MAX).max(1);
+        Self { origin, grain_ms, rows: Vec::new(), count: 0, left_out: 0 }
+    }
+
+    /// The amounts of each row in [`BLOCKS`] stretches of equal length, from the first to the last
+    /// instant of all; `None` where some are not known or the time is too short.
+    #[must_use]
+    pub fn blocks(&self, rows: usize) -> Option<Vec<Blocks>> {
+        let all = || self.rows.iter().flatten();
+        let from = all().map(|span| i64::from(span.start_ms)).min()?;
+        let to = all().map(Span::end_ms).max()?;
+        if self.left_out > 0 || to - from < BLOCKS as i64 * self.grain_ms {
+            return None;
+        }
+        let border = |block: usize| from + (to - from) * block as i64 / BLOCKS as i64;
+        let blocks = |row| {
+            let mut blocks = Blocks::default();
+            for span in self.of_row(row) {
+                for (block, sum) in blocks.iter_mut().enumerate() {
+                    *sum = sum.saturating_add(span.within(border(block), border(block + 1)));
+                }
+            }
+            blocks
+        };
+        Some((0..rows).map(blocks).collect())
     }
 
     /// What spans are counted from.
@@ -124,21 +162,27 @@ impl Times {
     /// Adds some of a row's value: part `number` of a record.
     pub(super) fn add(&mut self, row: usize, extent: &Extent, number: usize, amount: u64) {
         let (from, to) = extent.part(number);
-        let start_ms = self.millis(from);
+        let start_ms = self.millis(from).div_euclid(self.grain_ms) * self.grain_ms;
         // The millisecond that holds the last instant; an instant takes the one it lies in.
-        let end_ms = self.millis(to.max(from + Duration::from_nanos(1)) - Duration::from_nanos(1)) + 1;
+        let last_ms = self.millis(to.max(from + Duration::from_nanos(1)) - Duration::from_nanos(1));
+        let end_ms = last_ms.div_euclid(self.grain_ms) * self.grain_ms + self.grain_ms;
         let span = Span {
             start_ms: start_ms.clamp(i64::from(i32::MIN), i64::from(i32::MAX)) as i32,
             length_ms: (end_ms - start_ms).clamp(1, i64::from(i32::MAX)) as u32,
             amount,
         };
+        self.push(row, span);
+    }
+
+    /// Adds a span to a row.
+    pub(super) fn push(&mut self, row: usize, span: Span) {
         if self.rows.len() <= row {
             self.rows.resize_with(row + 1, Vec::new);
         }
         let Some(spans) = self.rows.get_mut(row) else { return };
         match spans.last_mut() {
             Some(last) if (last.start_ms, last.length_ms) == (span.start_ms, span.length_ms) => {
-                last.amount = last.amount.saturating_add(amount);
+                last.amount = last.amount.saturating_add(span.amount);
             }
             _ if self.count < MAX_SPANS => {
                 spans.push(span);
@@ -201,6 +245,23 @@ mod tests {
         times.add(2, &hit, 0, 1);
         times.add(2, &hit, 0, 1);
         assert_eq!(times.of_row(2), [Span { start_ms: 7, length_ms: 1, amount: 2 }]);
+    }
+
+    #[test]
+    fn blocks_are_stretches_of_equal_length() {
+        let mut times = Times::coarse(at(0), Duration::from_millis(250));
+        let hit = |ms| Extent { end: at(ms), parts_ns: [0; 3] };
+        for ms in (0..6000).step_by(10) {
+            times.add(0, &hit(ms), 0, 1);
+        }
+        times.add(1, &hit(5999), 0, 7);
+        assert_eq!(times.of_row(0).len(), 24, "one a grain");
+        let blocks = times.blocks(2).expect("long enough");
+        assert_eq!(blocks[0], [50; BLOCKS]);
+        assert_eq!((blocks[1][BLOCKS - 1], blocks[1].iter().sum::<u64>()), (7, 7));
+        let mut short = Times::coarse(at(0), Duration::from_millis(250));
+        short.add(0, &hit(10), 0, 1);
+        assert_eq!(short.blocks(1), None);
     }
 
     #[test]

@@ -143,7 +143,11 @@ fn svg(cells: &Cells, about: &About, out: &mut dyn Write) -> io::Result<()> {
     );
     writeln!(out, r##"<text x="{LEFT}" y="42" fill="#555">{}</text>"##, escaped(&about_cells))?;
     let place = Place { from: about.range.from, cell_width, bottom, seconds: columns };
-    writeln!(out, r##"<rect x="{LEFT}" y="{TOP}" width="{}" height="{HEIGHT}" fill="#f4f4f4"/>"##, columns * cell_width)?;
+    writeln!(
+        out,
+        r##"<rect x="{LEFT}" y="{TOP}" width="{}" height="{HEIGHT}" fill="#f4f4f4"/>"##,
+        columns * cell_width
+    )?;
     place.blank(&mut out, &cells.gaps, "#d8d8d8", "no data")?;
     place.blank(&mut out, &cells.coarse, "#c8d4e0", "kept by the minute or coarser")?;
     let max = cells.max();
@@ -205,7 +209,13 @@ impl Place {
 fn axes(out: &mut dyn Write, place: &Place) -> io::Result<()> {
     for quarter in 0..=4_u64 {
         let y = place.bottom - HEIGHT * quarter / 4;
-        writeln!(out, r#"<text x="{}" y="{}" text-anchor="end">{} ms</text>"#, LEFT - 6, y + 4, quarter * 250)?;
+        writeln!(
+            out,
+            r#"<text x="{}" y="{}" text-anchor="end">{} ms</text>"#,
+            LEFT - 6,
+            y + 4,
+            quarter * 250
+        )?;
     }
     // A label needs about 70 pixels.
     let steps = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600];
@@ -215,10 +225,20 @@ fn axes(out: &mut dyn Write, place: &Place) -> io::Result<()> {
         let x = LEFT + second * place.cell_width;
         let clock = rfc3339(place.from + Duration::from_secs(second));
         let clock = clock.get(11..19).unwrap_or_default();
-        writeln!(out, r##"<line x1="{x}" x2="{x}" y1="{}" y2="{}" stroke="#555"/>"##, place.bottom, place.bottom + 5)?;
+        writeln!(
+            out,
+            r##"<line x1="{x}" x2="{x}" y1="{}" y2="{}" stroke="#555"/>"##,
+            place.bottom,
+            place.bottom + 5
+        )?;
         writeln!(out, r#"<text x="{x}" y="{}">{clock}</text>"#, place.bottom + 18)?;
     }
-    writeln!(out, r##"<text x="{}" y="{}" text-anchor="end" fill="#555">UTC</text>"##, LEFT - 6, place.bottom + 18)
+    writeln!(
+        out,
+        r##"<text x="{}" y="{}" text-anchor="end" fill="#555">UTC</text>"##,
+        LEFT - 6,
+        place.bottom + 18
+    )
 }
 
 fn legend(out: &mut dyn Write, cells: &Cells, y: u64) -> io::Result<()> {

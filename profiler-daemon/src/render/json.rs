@@ -29,7 +29,9 @@
 //!         { "name": "main", "kind": "user",   // or "user-inlined", "jit", "kernel", "kernel-inlined"
 //!           "module": "/usr/bin/demo", "file": "src/main.c", "line": 3 } ],   // null where unknown
 //!       "value": 40,
-//!       "count": 40 } ]            // records behind the value
+//!       "count": 40,               // records behind the value
+//!       "blocks": [ 3, 4, ... ] } ]   // 12 stretches of the recording, of equal length: how much
+//!                                  // came in each (on-CPU records, off-CPU ns); left out where unknown
 //! }
 //! ```
 //!
@@ -44,7 +46,7 @@ use std::time::SystemTime;
 use serde::{Serialize, Serializer};
 
 use super::{About, frequency_hz, name};
-use crate::model::{Entry, FrameKind, Profile};
+use crate::model::{Blocks, Entry, FrameKind, Profile};
 
 #[derive(Serialize)]
 struct Document<'a> {
@@ -112,6 +114,8 @@ struct Stack<'a> {
     frames: Vec<&'a Frame<'a>>,
     value: u64,
     count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blocks: Option<Blocks>,
 }
 
 #[derive(Serialize)]
@@ -174,9 +178,11 @@ fn rfc3339(time: SystemTime) -> Option<String> {
 
 impl Serialize for Stacks<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut entries: Vec<Entry<'_>> = self.profile.entries().filter(|entry| entry.shown > 0).collect();
-        entries.sort_by_key(|entry| Reverse(entry.shown));
-        serializer.collect_seq(entries.iter().map(|entry| Stack {
+        let blocks = self.profile.blocks();
+        let entries = self.profile.entries().enumerate().filter(|(_, entry)| entry.shown > 0);
+        let mut entries: Vec<(usize, Entry<'_>)> = entries.collect();
+        entries.sort_by_key(|(_, entry)| Reverse(entry.shown));
+        serializer.collect_seq(entries.iter().map(|(row, entry)| Stack {
             comm: name::clean(entry.labels.process_name()),
             thread: name::clean(&entry.labels.comm),
             pid: entry.labels.pid.0,
@@ -190,6 +196,7 @@ impl Serialize for Stacks<'_> {
             frames: entry.stack.iter().rev().map(|&frame| &self.frames[frame as usize]).collect(),
             value: entry.shown,
             count: entry.value.count,
+            blocks: blocks.as_ref().and_then(|blocks| blocks.get(*row).copied()),
         }))
     }
 }

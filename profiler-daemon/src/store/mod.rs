@@ -272,7 +272,10 @@ impl Store {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("memory", &self.memory).field("disk", &self.disk).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("memory", &self.memory)
+            .field("disk", &self.disk)
+            .finish_non_exhaustive()
     }
 }
 
@@ -281,7 +284,8 @@ impl View<'_> {
     fn windows(&self, kind: ProfileKind) -> impl Iterator<Item = (TimeRange, bool)> {
         let headers = self.snapshot.iter().flat_map(|(_, snapshot)| snapshot.headers());
         let parts = headers.flat_map(|header| &header.parts).filter(move |part| part.kind == kind);
-        let on_disk = parts.flat_map(|part| part.stretches.iter().map(|range| (*range, part.times_bytes > 0)));
+        let on_disk =
+            parts.flat_map(|part| part.stretches.iter().map(|range| (*range, part.times_bytes > 0)));
         let in_memory = self.in_memory.iter().map(|(range, profile)| (*range, profile.times().is_some()));
         on_disk.chain(in_memory)
     }

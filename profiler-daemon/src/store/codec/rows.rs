@@ -35,7 +35,13 @@ pub(in crate::store) struct Table {
 
 impl Table {
     pub(in crate::store) fn new(kind: ProfileKind) -> Self {
-        Self { kind, rows: FxHashMap::default(), order: Vec::new(), quality: StackQuality::default(), loss: Loss::default() }
+        Self {
+            kind,
+            rows: FxHashMap::default(),
+            order: Vec::new(),
+            quality: StackQuality::default(),
+            loss: Loss::default(),
+        }
     }
 
     pub(in crate::store) fn add(&mut self, row: Row, value: Value) {

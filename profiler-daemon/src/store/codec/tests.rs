@@ -190,7 +190,8 @@ fn a_bomb_is_refused_in_bounded_memory() {
 #[test]
 fn a_header_is_read_as_written_and_guarded() {
     let range = TimeRange { from: time(5), to: time(10) };
-    let part = Part { kind: ProfileKind::OffCpu, records: 7, bytes: 9, times_bytes: 3, stretches: vec![range] };
+    let part =
+        Part { kind: ProfileKind::OffCpu, records: 7, bytes: 9, times_bytes: 3, stretches: vec![range] };
     let header = Header { range, level: 1, segment: 3, parts: vec![part] };
     let mut value = header.encode();
     assert_eq!(Header::decode(&value), Ok(header));

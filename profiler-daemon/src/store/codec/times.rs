@@ -92,7 +92,12 @@ pub(in crate::store) fn read_times(
         }
         rest = after;
     }
-    Ok(StoredTimes { origin: time(message.origin), left_out: message.left_out, lengths: message.spans, spans })
+    Ok(StoredTimes {
+        origin: time(message.origin),
+        left_out: message.left_out,
+        lengths: message.spans,
+        spans,
+    })
 }
 
 impl StoredTimes {
@@ -105,5 +110,62 @@ impl StoredTimes {
             rest = after;
             row
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_message_is_read_or_refused(
+            spans in proptest::collection::vec(any::<u32>(), 0..4),
+            start in proptest::collection::vec(any::<i32>(), 0..6),
+            length in proptest::collection::vec(any::<u32>(), 0..6),
+            amount in proptest::collection::vec(any::<u64>(), 0..6),
+            origin in any::<u64>(),
+            rows in 0..4_usize,
+        ) {
+            let message =
+                format::Times { kind: 1, segment: 7, origin, left_out: 1, spans, start, length, amount };
+            let bytes = pack(&message, Effort::Quick).expect("small");
+            if let Ok(times) = read_times(&bytes, ProfileKind::OnCpu, 7, rows) {
+                prop_assert_eq!(times.rows().count(), rows);
+                for span in times.rows().flatten() {
+                    let _total = span.within(i64::MIN, i64::MAX);
+                }
+            }
+        }
+
+        #[test]
+        fn what_is_consistent_is_read_as_written(
+            rows in proptest::collection::vec(
+                proptest::collection::vec((any::<i32>(), any::<u32>(), 0..MAX_AMOUNT), 0..5), 0..5),
+        ) {
+            let mut message = format::Times { kind: 2, segment: 7, ..format::Times::default() };
+            for row in &rows {
+                message.spans.push(row.len() as u32);
+                let mut before = 0_i32;
+                for &(start, length, amount) in row {
+                    message.start.push(start.wrapping_sub(before));
+                    message.length.push(length);
+                    message.amount.push(amount);
+                    before = start;
+                }
+            }
+            let bytes = pack(&message, Effort::Quick).expect("small");
+            let times = read_times(&bytes, ProfileKind::OffCpu, 7, rows.len()).expect("consistent");
+            let span = |&(start_ms, length_ms, amount)| Span { start_ms, length_ms, amount };
+            let written: Vec<Vec<Span>> = rows.iter().map(|row| row.iter().map(span).collect()).collect();
+            let read: Vec<Vec<Span>> = times.rows().map(<[Span]>::to_vec).collect();
+            prop_assert_eq!(read, written);
+            // A value in a wrong place does not pass.
+            prop_assert!(read_times(&bytes, ProfileKind::OnCpu, 7, rows.len()).is_err());
+            prop_assert!(read_times(&bytes, ProfileKind::OffCpu, 8, rows.len()).is_err());
+            prop_assert!(read_times(&bytes, ProfileKind::OffCpu, 7, rows.len() + 1).is_err());
+        }
     }
 }

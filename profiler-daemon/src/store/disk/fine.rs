@@ -7,7 +7,7 @@ use redb::ReadTransaction;
 use super::read::{DAMAGED, Snapshot};
 use super::tables::{Failure, Key, ROWS, dictionary};
 use super::{Disk, StoreError, open};
-use crate::model::{Loss, ProfileKind, Selector, Span, Stage, StackQuality, TimeRange, Value};
+use crate::model::{Loss, ProfileKind, Selector, Span, StackQuality, Stage, TimeRange, Value};
 use crate::store::codec::{Damaged, Dictionary, Header, Row, StoredTimes, Table, read_rows, read_times};
 use crate::store::fine::{NO_TIME, within};
 use crate::store::heat::Heat;

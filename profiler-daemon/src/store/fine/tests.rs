@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use super::*;
 use crate::model::{
-    CgroupId, Clock, Extent, Frame, FrameKind, Fresh, Labels, Measure, MonoNs, Pid, ProcessId, Sample, Sampled,
-    StackFlags, TaskState, Tid, Wait, Window,
+    CgroupId, Clock, Extent, Frame, FrameKind, Fresh, Labels, Measure, MonoNs, Pid, ProcessId, Sample,
+    Sampled, StackFlags, TaskState, Tid, Wait, Window,
 };
 use crate::store::{Store, StoreOptions};
 
@@ -124,7 +124,10 @@ fn an_interval_from_the_window_before_is_found_where_it_was() {
         add(&mut off_cpu, "late", wait(1000, 0), 10_500);
         store.insert(Window { range: range(10_000, 20_000), profiles: vec![Arc::new(off_cpu)] });
         let queried = store.query(ProfileKind::OffCpu, &Selector::default(), range(9_000, 9_800));
-        assert_eq!((names(&queried.profile), queried.profile.total().ns), (vec!["late".to_owned()], 300 * MS));
+        assert_eq!(
+            (names(&queried.profile), queried.profile.total().ns),
+            (vec!["late".to_owned()], 300 * MS)
+        );
     }
 }
 
@@ -177,9 +180,8 @@ fn what_is_not_stored_yet_is_in_the_answer_once() {
         let fresh = Fresh { sealed: vec![window(start - 10_000)], open: vec![window(start)] };
         let told = fresh.clone();
         store.set_fresh(Arc::new(move || told.clone()));
-        let ask = || {
-            store.query(ProfileKind::OnCpu, &Selector::default(), range(start - 10_000, start + 10_000))
-        };
+        let ask =
+            || store.query(ProfileKind::OnCpu, &Selector::default(), range(start - 10_000, start + 10_000));
         let queried = ask();
         assert_eq!(queried.profile.total().count, 2 * 14);
         assert_eq!(queried.open_from, Some(at(start)));
