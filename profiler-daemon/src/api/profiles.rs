@@ -24,8 +24,8 @@ use crate::store::{containers, processes};
 const MAX_CHUNK: usize = 1 << 20;
 const DEFAULT_TOP_ROWS: u32 = 30;
 const DEFAULT_PROCESS_ROWS: u32 = 100;
-/// How long a window may still be open.
-const OPEN_WINDOW: Duration = Duration::from_secs(30);
+/// How long records may be on their way to the open window.
+const UNDER_WAY: Duration = Duration::from_secs(2);
 /// Most rows of a table; a table is one message.
 const MAX_ROWS: u32 = 5_000;
 
@@ -118,11 +118,11 @@ impl ProfileService for Profiles {
     }
 }
 
-/// A window that is still open is no gap.
+/// The last moment before a question is no gap: what was recorded in it is still on its way.
 fn told_gaps(mut gaps: Vec<TimeRange>) -> Vec<TimeRange> {
-    let open =
-        |gap: &TimeRange| gap.length() <= OPEN_WINDOW && gap.to.elapsed().is_ok_and(|ago| ago <= OPEN_WINDOW);
-    if gaps.last().is_some_and(open) {
+    let recent =
+        |gap: &TimeRange| gap.length() <= UNDER_WAY && gap.to.elapsed().is_ok_and(|ago| ago <= UNDER_WAY);
+    if gaps.last().is_some_and(recent) {
         gaps.pop();
     }
     gaps

@@ -126,7 +126,7 @@ fn svg(cells: &Cells, about: &About, out: &mut dyn Write) -> io::Result<()> {
     let mut out = BufWriter::new(out);
     let columns = cells.values.len().div_ceil(cells.rows()) as u64;
     let cell_width = (WIDTH / columns.max(1)).clamp(CELL.0, CELL.1);
-    let width = (columns * cell_width).max(520);
+    let width = (columns * cell_width).max(700);
     let bottom = TOP + HEIGHT;
     let (whole_width, whole_height) = (LEFT + width + RIGHT, bottom + BOTTOM);
     writeln!(
@@ -137,9 +137,8 @@ fn svg(cells: &Cells, about: &About, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, r#"<rect width="100%" height="100%" fill="white"/>"#)?;
     writeln!(out, r#"<text x="{LEFT}" y="22" font-size="16">{}</text>"#, escaped(&about.title))?;
     let about_cells = format!(
-        "a column is a second, a cell {} ms of it; look at some of them with flamegraph --kind {} --from TIME --until TIME",
+        "A column is a second, a cell {} ms of it. Those of a burst: flamegraph --from TIME --until TIME",
         cells.cell().as_millis(),
-        cells.kind
     );
     writeln!(out, r##"<text x="{LEFT}" y="42" fill="#555">{}</text>"##, escaped(&about_cells))?;
     let place = Place { from: about.range.from, cell_width, bottom, seconds: columns };
