@@ -225,7 +225,7 @@ impl Host {
     /// Who a process is now: every fifth is replaced by another one every ten minutes.
     fn labels(&self, process: u64, window: u64) -> Arc<Labels> {
         let labels = &self.labels[process as usize];
-        if process % 5 > 0 {
+        if !process.is_multiple_of(5) {
             return Arc::clone(labels);
         }
         let generation = window / (600 / WINDOW);

@@ -220,7 +220,7 @@ fn axes(out: &mut dyn Write, place: &Place) -> io::Result<()> {
     let steps = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600];
     let step = steps.into_iter().find(|step| step * place.cell_width >= 70).unwrap_or(900);
     let first = place.from.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    for second in (0..place.seconds).filter(|second| (first + second) % step == 0) {
+    for second in (0..place.seconds).filter(|second| (first + second).is_multiple_of(step)) {
         let x = LEFT + second * place.cell_width;
         let clock = rfc3339(place.from + Duration::from_secs(second));
         let clock = clock.get(11..19).unwrap_or_default();
