@@ -185,8 +185,9 @@ impl Diff {
 
 /// How much more a frame's share sways from stretch to stretch of its recording than independent
 /// records would make it, as a factor of the variance, at least 1: Pearson's statistic over its
-/// degrees of freedom, as for quasi-likelihoods. What else ran on the machine slows some functions more
-/// than others, for seconds at a time; without this, that looks like a change of the program.
+/// degrees of freedom, as for quasi-likelihoods. How a program comes to lie in memory, and what else
+/// runs on the machine, slow some functions more than others for a while; where a recording has several
+/// such whiles, that does not look like a change of the program.
 fn sway(cost: &Cost, whole: &Cost, record: f64) -> f64 {
     let sum = |blocks: &Blocks| blocks.iter().map(|&block| block as f64).sum::<f64>();
     let (part, all) = (sum(&cost.blocks), sum(&whole.blocks));
