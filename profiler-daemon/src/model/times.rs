@@ -230,6 +230,7 @@ mod tests {
         assert_eq!(pieces.iter().sum::<u64>(), span.amount);
         assert_eq!(pieces.iter().filter(|piece| **piece > 0).count(), 7);
         assert_eq!(span.within(-3, 4), span.amount);
+        assert_eq!((span.within(-4, -3), span.within(4, 5)), (0, 0));
     }
 
     #[test]
