@@ -8,22 +8,22 @@ pub enum Counter {
     OnCpuSamples = 0,
     /// On-CPU hits lost because their ring was full.
     OnCpuRingFull = 1,
-    /// Off-CPU intervals written to the ring.
+    /// Off-CPU intervals that ended, written to the ring.
     OffCpuIntervals = 2,
     /// Off-CPU intervals lost because their ring was full.
     OffCpuRingFull = 3,
-    /// Off-CPU intervals shorter than the configured minimum: not lost, left out on request.
-    OffCpuBelowMinimum = 4,
+    /// Open intervals that the sweep lost because the ring was full.
+    SweptRingFull = 4,
     /// Thread states that could not be created or found (task storage refused).
     TaskStateFailed = 5,
     /// Control records lost because their ring was full.
     ControlRingFull = 6,
     /// Followed children that no longer fitted into the process filter.
     FilterFull = 7,
-    /// Off-CPU time, in ns, of the intervals counted by [`Counter::OffCpuRingFull`].
-    OffCpuRingFullNs = 8,
-    /// Off-CPU time, in ns, of the intervals counted by [`Counter::OffCpuBelowMinimum`].
-    OffCpuBelowMinimumNs = 9,
+    /// Open intervals that the sweep wrote to the ring.
+    SweptIntervals = 8,
+    /// User stacks written to the ring on the way back to user mode.
+    StacksOnReturn = 9,
     /// Forked children that no longer fitted into the process map: unwound once it has room.
     ProcessesFull = 10,
     /// Checking run: walks that were done twice.
@@ -40,13 +40,14 @@ pub enum Counter {
     PointerWalkFrames = 16,
     /// Off-CPU intervals whose user stack was to be read on the way back to user mode.
     RseqExpected = 17,
-    /// Times it was read there, for one interval or several.
+    /// Times the thread was caught there, for one interval or several.
     RseqServed = 18,
     /// User stacks that were read at switch-out for the off-CPU clock.
     StacksAtSwitchOut = 19,
     /// User stacks apart that were lost because their ring was full.
     UserStackRingFull = 20,
-    /// Off-CPU intervals in which the clock ticked, or all of them where it takes every interval.
+    /// Off-CPU intervals that ended and in which the clock ticked, or all of them where it takes
+    /// every interval.
     OffCpuTicked = 21,
 }
 

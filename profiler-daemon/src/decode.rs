@@ -14,7 +14,7 @@ use zerocopy::FromBytes;
 pub use join::{Half, Join, UserStack};
 
 use crate::model::{
-    CgroupId, Clock, Comm, Measure, MonoNs, Pid, ProcessChange, ProcessEvent, ProcessId, ProfileKind,
+    CgroupId, Clock, Comm, Measure, MonoNs, Pid, ProcessChange, ProcessEvent, ProcessId,
     RawSample, Sampled, StackFlags, StopReason, TaskState, Tid, Wait, WalkEnd,
 };
 
@@ -135,15 +135,6 @@ fn walk_end(bits: u8) -> WalkEnd {
         verdict::BACKWARDS => WalkEnd::Stopped(StopReason::Backwards),
         verdict::NO_REGISTERS => WalkEnd::Stopped(StopReason::NoRegisters),
         _ => WalkEnd::None,
-    }
-}
-
-/// The kind of profile a record of this measure belongs to.
-#[must_use]
-pub fn kind(measure: &Measure) -> ProfileKind {
-    match measure {
-        Measure::OnCpu { .. } => ProfileKind::OnCpu,
-        Measure::OffCpu { .. } => ProfileKind::OffCpu,
     }
 }
 

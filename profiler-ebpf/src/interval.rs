@@ -6,7 +6,7 @@ use profiler_common::counters::Counter;
 use profiler_common::limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES};
 use profiler_common::record::{
     FLAG_KERNEL_MISSING, FLAG_KERNEL_THREAD, FLAG_KERNEL_TRUNCATED, FLAG_STARTED_BEFORE, FLAG_USER_MISSING,
-    SAMPLED_BY_CLOCK,
+    KIND_STILL_OFF_CPU, SAMPLED_BY_CLOCK,
 };
 
 use crate::clock;
@@ -162,10 +162,14 @@ pub fn record(
     if !still() {
         return;
     }
+    // The sweep has counters of its own: a switch may interrupt it. And what it writes comes once a
+    // window whatever the period is, so the budget of samples is none of its business.
+    if kind == KIND_STILL_OFF_CPU {
+        emit::send(&OFF_CPU_RING, scratch, bytes, Counter::SweptIntervals, Counter::SweptRingFull);
+        return;
+    }
     if interval.sampled & SAMPLED_BY_CLOCK != 0 {
         emit::count(Counter::OffCpuTicked, 1);
     }
-    if !emit::send(&OFF_CPU_RING, scratch, bytes, Counter::OffCpuIntervals, Counter::OffCpuRingFull) {
-        emit::count(Counter::OffCpuRingFullNs, interval.total_ns());
-    }
+    emit::send(&OFF_CPU_RING, scratch, bytes, Counter::OffCpuIntervals, Counter::OffCpuRingFull);
 }

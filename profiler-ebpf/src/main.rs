@@ -66,6 +66,13 @@ pub fn follow_exec(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// A thread is gone for good: dead processes leave the filter.
+#[btf_tracepoint(function = "sched_process_free")]
+pub fn follow_free(ctx: BtfTracePointContext) -> i32 {
+    follow::free(&ctx);
+    0
+}
+
 /// A process begins: it has the code of its parent.
 #[btf_tracepoint(function = "sched_process_fork")]
 pub fn process_fork(ctx: BtfTracePointContext) -> i32 {

@@ -57,13 +57,15 @@ pub(crate) use kernel;
 #[map]
 pub static SETTINGS: Array<Settings> = Array::with_max_entries(2, 0);
 
+// Hash maps have room for all entries from the start: before 6.1 perf_event programs may use no others.
+
 /// Processes that pass a filter, by process id.
 #[map]
-pub static FILTER_PIDS: HashMap<u32, FilterEntry> = HashMap::with_max_entries(MAX_FILTER_PIDS, 1);
+pub static FILTER_PIDS: HashMap<u32, FilterEntry> = HashMap::with_max_entries(MAX_FILTER_PIDS, 0);
 
 /// Cgroups that pass a filter, by cgroup id; the value is the bit set of samplers.
 #[map]
-pub static FILTER_CGROUPS: HashMap<u64, u32> = HashMap::with_max_entries(MAX_FILTER_CGROUPS, 1);
+pub static FILTER_CGROUPS: HashMap<u64, u32> = HashMap::with_max_entries(MAX_FILTER_CGROUPS, 0);
 
 /// What was seen and what was lost, by `Counter`.
 #[map]

@@ -20,7 +20,7 @@ use crate::task::{self, Task};
 use crate::user_stack;
 
 /// `TASK_DEAD`, include/linux/sched.h: the task's last switch; its state goes with it.
-const TASK_DEAD: u32 = 0x80;
+pub const TASK_DEAD: u32 = 0x80;
 
 /// Number of the interval that was under way when a thread was first seen.
 pub const FIRST: u32 = 1;
@@ -51,8 +51,9 @@ pub fn wakeup(ctx: &BtfTracePointContext) {
     }
     // SAFETY: task storage of this thread; the run-queue lock orders its switches and wake-ups.
     let state = unsafe { &mut *state };
-    // Wake-ups of a running or a merely preempted thread change nothing; the first one counts.
-    if state.out_ns != 0 && state.preempted == 0 && state.wake_ns == 0 {
+    // Wake-ups of a running or a merely preempted thread change nothing. The first one counts; where
+    // the switch-out was not wanted, the last: it may be wanted by the time the thread runs.
+    if state.preempted == 0 && (state.wake_ns == 0 || state.out_ns == 0) {
         // SAFETY: helper without arguments.
         state.wake_ns = unsafe { bpf_ktime_get_ns() };
     }
@@ -126,13 +127,11 @@ fn switch_in(ctx: &BtfTracePointContext, settings: &Settings, now: u64) {
         if !wanted(settings, task) {
             return;
         }
-        clock::follow(state, settings, task);
-        state.out_ns = state.in_ns;
-        state.flags = FLAG_STARTED_BEFORE;
-        (state.kept, state.site) = (0, 0);
+        begin_unwanted(state, settings, task);
     }
     let mut interval = Interval::of(state, now);
-    state.out_ns = 0;
+    // What belongs to this interval must not be taken for the next one's.
+    (state.out_ns, state.wake_ns, state.preempted) = (0, 0, 0);
     state.in_ns = now;
     let total = interval.total_ns();
     let ticked = interval.run_clock(&mut state.left_ns);
@@ -144,13 +143,8 @@ fn switch_in(ctx: &BtfTracePointContext, settings: &Settings, now: u64) {
             clock::learn(state, state.site, total);
         }
     }
-    if of_session(settings, task) {
-        if total >= settings.min_block_ns {
-            interval.sampled |= SAMPLED_BY_SESSION;
-        } else {
-            emit::count(Counter::OffCpuBelowMinimum, 1);
-            emit::count(Counter::OffCpuBelowMinimumNs, total);
-        }
+    if total >= settings.min_block_ns && of_session(settings, task) {
+        interval.sampled |= SAMPLED_BY_SESSION;
     }
     if interval.sampled == 0 {
         return;
@@ -212,6 +206,18 @@ fn begin(state: &mut ThreadState, settings: &Settings, task: Task) {
     state.sighted_ns = 0;
     state.kept = 0;
     state.site = 0;
+}
+
+/// An interval whose switch-out was seen but not wanted then. How it began is not known any more:
+/// blocked, if a wake-up came.
+#[inline(always)]
+fn begin_unwanted(state: &mut ThreadState, settings: &Settings, task: Task) {
+    clock::follow(state, settings, task);
+    state.out_ns = state.in_ns;
+    state.task_state = (state.wake_ns != 0) as u32;
+    state.preempted = (state.wake_ns == 0) as u8;
+    state.flags = FLAG_STARTED_BEFORE;
+    (state.kept, state.site) = (0, 0);
 }
 
 /// A thread whose switch-out was not seen has been off since the trace began, or since it exists.

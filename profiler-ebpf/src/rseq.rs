@@ -52,7 +52,9 @@ pub fn update(ctx: &BtfTracePointContext) {
     }
     let Some(scratch) = RSEQ_SCRATCH.get_ptr_mut(0) else { return };
     user_stack::walk_into(scratch, &registers, task, [crate::rseq_walk, crate::rseq_check], 2);
-    let apart = Apart { first, last, site: clock::site(&registers), counter: Counter::RseqServed };
+    // Counted before it is sent: whether the ring is full says nothing about the tracepoint.
+    emit::count(Counter::RseqServed, 1);
+    let apart = Apart { first, last, site: clock::site(&registers), counter: Counter::StacksOnReturn };
     user_stack::send(scratch, task, &apart);
 }
 

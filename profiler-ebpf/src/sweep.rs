@@ -64,7 +64,8 @@ pub fn visit(ctx: *mut TaskIterContext) {
 #[inline(always)]
 fn blocked_since(settings: &Settings, task: Task, since: u64, now: u64, sequence: u32, left_ns: u64) {
     let task_state = task::state(task);
-    if task_state == 0 {
+    // A zombie waits for nothing.
+    if task_state == 0 || task_state & offcpu::TASK_DEAD != 0 {
         return;
     }
     let mut interval = Interval::unseen(now.saturating_sub(since), task_state, sequence);

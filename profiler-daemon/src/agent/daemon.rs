@@ -20,7 +20,7 @@ use crate::aggregate;
 use crate::api::{self, Endpoints, Listener, Services};
 use crate::capture::{Captures, Limits};
 use crate::config::{self, Config, Listen};
-use crate::kernel::{Kernel, Options, preflight};
+use crate::kernel::{self, Kernel, Options, preflight};
 use crate::model::{
     Finding, KindLoss, KindQuality, ProfileKind, Severity, Status, StoreStatus, Target, Unwinding, Window,
 };
@@ -71,7 +71,7 @@ async fn run(config: &Config) -> Result<(), AgentError> {
         Arc::new(store)
     };
 
-    let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32);
+    let cpus = kernel::cpu_count();
     let options = Options {
         table_bytes: config.unwind.table_bytes,
         ..Options::for_rate(cpus, config.on_cpu.frequency)
@@ -242,7 +242,7 @@ fn services(
         store: Arc::clone(&observer.store),
         captures: Arc::clone(&observer.captures),
         windows,
-        host: Arc::new(procs::host_facts),
+        host: Arc::new(|cgroup| procs::host_facts(cgroup, kernel::cpu_count())),
         bundles: Arc::clone(&triggered.bundles),
         webhook: triggered.webhook.clone(),
         status: Arc::new(move || observer.status()),

@@ -160,6 +160,7 @@ pub(super) async fn run(mut guard: Guard, window: Duration, kernel: KernelHandle
             let clock = rates.period.map(|period| Clock { period, window });
             if let Err(error) = kernel.set_clock(clock).await {
                 let Some(error) = error else { return };
+                guard.now.period = before.period;
                 warn!(%error, "cannot change the period of the off-CPU clocks");
             }
         }
@@ -167,6 +168,7 @@ pub(super) async fn run(mut guard: Guard, window: Duration, kernel: KernelHandle
             info!(frequency_hz = rates.frequency_hz, "the on-CPU frequency follows the budget");
             if let Err(error) = kernel.set_frequency(rates.frequency_hz).await {
                 let Some(error) = error else { return };
+                guard.now.frequency_hz = before.frequency_hz;
                 warn!(%error, "cannot change the on-CPU frequency");
             }
         }

@@ -17,7 +17,7 @@ use super::targets;
 use crate::aggregate;
 use crate::cli::{RecordArgs, RecordTarget, WalkRun};
 use crate::config;
-use crate::kernel::{Kernel, Options, Runs, Walks, preflight};
+use crate::kernel::{self, Kernel, Options, Runs, Walks, preflight};
 use crate::model::{Pid, Profile, ProfileKind, Target, TimeRange};
 use crate::render::{self, About};
 use crate::symbolize;
@@ -53,7 +53,7 @@ async fn run(args: &RecordArgs) -> Result<(), AgentError> {
     let frequency_hz = (kind != ProfileKind::OffCpu).then_some(args.frequency);
     let (target, child) = target(args)?;
 
-    let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32);
+    let cpus = kernel::cpu_count();
     let runs = Runs {
         check_walks: args.walks.contains(&WalkRun::Check),
         time_walks: args.walks.contains(&WalkRun::Time),

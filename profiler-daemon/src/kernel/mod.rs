@@ -28,6 +28,7 @@ use crate::model::{MonoNs, ProcessEvent, SamplerKind, Target};
 
 pub use counters::{Counters, UserStacks, Walks};
 pub use load::{KernelError, Options, Runs};
+pub use on_cpu::cpu_count;
 pub use tables::{InstalledTable, NoRoom, TableStats, Tables};
 pub use watch::Watched;
 
@@ -98,11 +99,24 @@ impl Kernel {
     /// # Errors
     /// Where the kernel refuses the perf events.
     pub fn set_frequency(&mut self, frequency_hz: u32) -> Result<(), KernelError> {
-        let period_ns = 1_000_000_000 / u64::from(frequency_hz.max(1));
+        let before = self.on_cpu.frequency_hz();
         self.on_cpu.detach(&mut self.ebpf);
-        self.on_cpu.attach(&mut self.ebpf, frequency_hz)?;
+        if let Err(error) = self.on_cpu.attach(&mut self.ebpf, frequency_hz) {
+            // Better at the old rate than not at all.
+            if let Some(before) = before {
+                self.on_cpu.attach(&mut self.ebpf, before)?;
+            }
+            return Err(error);
+        }
+        let period_ns = 1_000_000_000 / u64::from(frequency_hz.max(1));
         let settings = Settings { period_ns, ..self.filter.written(SETTINGS_ON_CPU) };
         self.filter.write(SETTINGS_ON_CPU, &settings)
+    }
+
+    /// Frequency of the on-CPU sampler, Hz; 0 while it does not run.
+    #[must_use]
+    pub fn frequency_hz(&self) -> u32 {
+        self.on_cpu.frequency_hz().unwrap_or_default()
     }
 
     /// Stops sampling. What is in the ring can still be drained.
@@ -277,6 +291,7 @@ impl Kernel {
         if matches!(target, Target::Command { .. }) {
             load::attach_tracepoint(&mut self.ebpf, &self.btf, "follow_fork", "sched_process_fork")?;
             load::attach_tracepoint(&mut self.ebpf, &self.btf, "follow_exec", "sched_process_exec")?;
+            load::attach_tracepoint(&mut self.ebpf, &self.btf, "follow_free", "sched_process_free")?;
         }
         Ok(())
     }
