@@ -186,6 +186,9 @@ fn a_process_without_room_for_its_list_is_unknown_not_wrong() {
     let (pid, error) = refused.unwrap();
     assert_eq!(error, NoRoom(MAX_MAPPINGS.into(), "mappings"));
     assert!(entry(&tables, pid).is_none());
+    let starts: Vec<u64> = long.iter().map(|mapping| mapping.start).collect();
+    // Among them are some that lie in two pieces that are mapped one after the other.
+    assert!((100..pid).all(|pid| listed(&tables, pid) == starts));
     assert_eq!(tables.publish(id(7, 1), &long), Err(error));
     assert!(entry(&tables, 7).is_none(), "its old list holds no more");
     // When others go there is room.
