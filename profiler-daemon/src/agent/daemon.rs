@@ -1,6 +1,5 @@
 //! `profiler daemon`: samples the host all the time and serves what it saw.
 
-use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -15,7 +14,7 @@ use super::pipeline::{Pipeline, refused};
 use super::record::StopSignals;
 use super::recorder::PipelineRecorder;
 use super::triggers::{self, Triggered};
-use super::{history, own_cost, service_manager};
+use super::{history, own_cost, service_manager, table_cache};
 use crate::aggregate;
 use crate::api::{self, Endpoints, Listener, Services};
 use crate::capture::{Captures, Limits};
@@ -29,7 +28,6 @@ use crate::store::Store;
 use crate::symbolize;
 use crate::telemetry::metrics;
 use crate::trigger;
-use crate::unwind::cache::Cache;
 
 /// Sealed windows that may wait for the store.
 const WINDOWS: usize = 8;
@@ -88,11 +86,12 @@ async fn run(config: &Config) -> Result<(), AgentError> {
     let symbols = symbolize::Options {
         debug_dirs: config.symbols.debug_dirs.clone(),
         inlined: config.symbols.inlined,
+        own_debug_info: false,
         debuginfod: debuginfod(config),
         ..symbolize::Options::default()
     };
     let (sink, sealed) = mpsc::channel(WINDOWS);
-    let pipeline = Pipeline::start(kernel, symbols, table_cache(config), windows, sink)?;
+    let pipeline = Pipeline::start(kernel, symbols, table_cache::of_daemon(config), windows, sink)?;
     let kernel = pipeline.kernel();
     kernel.start_on_cpu(config.on_cpu.frequency, Target::Host).await.map_err(refused)?;
     let period = config.off_cpu.enabled.then_some(config.off_cpu.period);
@@ -165,27 +164,6 @@ async fn run(config: &Config) -> Result<(), AgentError> {
     match served {
         Ok(result) => result.map_err(AgentError::Serve),
         Err(_) => Err(AgentError::PipelineEnded),
-    }
-}
-
-/// Where unwinding tables are kept across restarts. Without it they are built anew.
-fn table_cache(config: &Config) -> Option<Arc<Cache>> {
-    if config.unwind.cache_bytes == 0 {
-        return None;
-    }
-    let directory = config.state_dir.join("unwind");
-    let opened = std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o750)
-        .create(&config.state_dir)
-        .map_err(|error| error.to_string())
-        .and_then(|()| Cache::open(&directory, config.unwind.cache_bytes).map_err(|error| error.to_string()));
-    match opened {
-        Ok(cache) => Some(Arc::new(cache)),
-        Err(error) => {
-            warn!(directory = %directory.display(), error, "unwinding tables are not kept across restarts");
-            None
-        }
     }
 }
 
@@ -275,6 +253,7 @@ impl Observer {
             cpu_time: own_cost::cpu_time(),
             bpf_run_time: None,
             rss_bytes: own_cost::rss_bytes(),
+            rss_peak_bytes: own_cost::rss_peak_bytes(),
             bpf_map_bytes: kernel.map_bytes,
             on_cpu_frequency_hz: f64::from(kernel.frequency_hz),
             off_cpu_active: kernel.off_cpu_active,

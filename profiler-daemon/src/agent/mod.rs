@@ -13,6 +13,7 @@ mod progress;
 mod record;
 mod recorder;
 mod service_manager;
+mod table_cache;
 mod targets;
 mod triggers;
 mod unwinding;

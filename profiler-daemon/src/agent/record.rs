@@ -13,7 +13,7 @@ use super::kernel_task::KernelHandle;
 use super::outputs::Outputs;
 use super::pipeline::{Pipeline, SessionSpec};
 use super::progress::Talk;
-use super::targets;
+use super::{table_cache, targets};
 use crate::aggregate;
 use crate::cli::{RecordArgs, RecordTarget, WalkRun};
 use crate::config;
@@ -63,7 +63,8 @@ async fn run(args: &RecordArgs) -> Result<(), AgentError> {
     let waits = config::wait_rules(None)?;
     let windows = aggregate::Options { window: None, waits, ..aggregate::Options::default() };
     let (sink, _unread) = mpsc::channel(1);
-    let pipeline = Pipeline::start(kernel, symbolize::Options::default(), None, windows, sink)?;
+    let cache = table_cache::of_record(args.cache_dir.as_deref());
+    let pipeline = Pipeline::start(kernel, symbolize::Options::default(), cache, windows, sink)?;
     tokio::select! {
         () = pipeline.unwinding().ready() => {}
         () = stop.received() => return Err(AgentError::NoData("stopped before it began".to_owned())),

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use super::error::AgentError;
+use super::own_cost;
 use crate::kernel::{InstalledTable, NoRoom, TableStats, Tables, Watched};
 use crate::model::{ProcessId, Unwinding as Status};
 use crate::procs::{self, Mapping, MappingKind, ObjectFile, SharedTable};
@@ -111,6 +112,7 @@ impl Unwinding {
             snapshot: Arc::clone(&snapshot),
             no_room: 0,
             warned: false,
+            covered_after: None,
             refused: false,
         };
         let thread = std::thread::Builder::new()
@@ -158,6 +160,7 @@ struct State {
     snapshot: Arc<Mutex<Status>>,
     no_room: u64,
     warned: bool,
+    covered_after: Option<Duration>,
     /// Files were refused since all processes were looked at.
     refused: bool,
 }
@@ -209,7 +212,7 @@ impl State {
                 self.drop_unused(UNUSED_AFTER);
                 self.tables.collect();
             }
-            self.report(started, ready);
+            self.report(ready);
         }
     }
 
@@ -433,26 +436,32 @@ impl State {
         }
     }
 
-    fn report(&mut self, started: Instant, ready: &watch::Sender<bool>) {
+    fn report(&mut self, ready: &watch::Sender<bool>) {
         let count = |wanted: fn(&FileState) -> bool| {
             self.files.values().filter(|file| wanted(&file.state)).count() as u64
         };
         let TableStats { tables, rows, processes } = self.tables.stats();
+        let building = count(|state| matches!(state, FileState::Building));
+        let first = building == 0 && !*ready.borrow();
+        if first {
+            self.covered_after = own_cost::age();
+        }
         let snapshot = Status {
             tables,
             rows: rows.0,
             rows_room: rows.1,
             processes,
-            building: count(|state| matches!(state, FileState::Building)),
+            building,
             without: count(|state| matches!(state, FileState::Without)),
             no_room: self.no_room,
+            covered_after: self.covered_after,
         };
-        if snapshot.building == 0 && !*ready.borrow() {
+        if first {
             info!(
                 tables,
                 rows = rows.0,
                 processes,
-                took_ms = started.elapsed().as_millis() as u64,
+                after_ms = self.covered_after.unwrap_or_default().as_millis() as u64,
                 "all processes can be unwound"
             );
             // Nobody may be waiting.

@@ -217,6 +217,7 @@ pub(super) fn status(status: &model::Status) -> proto::StatusResponse {
         started: Some(status.started.into()),
         cpu_time: Some(length(status.cpu_time)),
         rss_bytes: status.rss_bytes,
+        rss_peak_bytes: status.rss_peak_bytes,
         bpf_map_bytes: status.bpf_map_bytes,
         unwinding: Some(unwinding(&status.unwinding)),
         on_cpu_frequency_hz: status.on_cpu_frequency_hz,
@@ -239,8 +240,10 @@ pub(super) fn status(status: &model::Status) -> proto::StatusResponse {
 }
 
 fn unwinding(unwinding: &model::Unwinding) -> proto::UnwindingStatus {
-    let model::Unwinding { tables, rows, rows_room, processes, building, without, no_room } = *unwinding;
-    proto::UnwindingStatus { tables, rows, rows_room, processes, building, without, no_room }
+    let &model::Unwinding { tables, rows, rows_room, processes, building, without, no_room, covered_after } =
+        unwinding;
+    let covered_after = covered_after.map(length);
+    proto::UnwindingStatus { tables, rows, rows_room, processes, building, without, no_room, covered_after }
 }
 
 pub(super) fn finding(finding: &model::Finding) -> proto::Finding {

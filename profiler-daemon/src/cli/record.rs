@@ -70,6 +70,10 @@ pub struct RecordArgs {
     /// Write to stdout in this format: folded, svg, pprof, speedscope or json
     #[arg(long, value_name = "FORMAT", conflicts_with_all = ["outputs", "command"])]
     pub format: Option<Format>,
+    /// Keep unwinding tables here, so that the next recording need not build them [default:
+    /// /var/cache/profiler for root, else profiler in $XDG_CACHE_HOME or ~/.cache]
+    #[arg(long, value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
     /// No progress and no summary
     #[arg(short, long)]
     pub quiet: bool,

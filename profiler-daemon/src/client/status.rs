@@ -48,7 +48,7 @@ fn as_table(status: &StatusResponse) -> String {
         ("captures", format!("{} running", status.captures_running)),
         ("lost", summary::losses(&status.losses)),
         ("CPU time", times::short(times::duration(status.cpu_time))),
-        ("memory", mebibytes(status.rss_bytes)),
+        ("memory", format!("{}, at most {}", mebibytes(status.rss_bytes), mebibytes(status.rss_peak_bytes))),
         ("BPF maps", mebibytes(status.bpf_map_bytes)),
         ("unwinding", unwinding(&status.unwinding.unwrap_or_default())),
         ("store", format!("{} windows, {}", status.windows, mebibytes(status.store_bytes))),
@@ -71,6 +71,7 @@ fn as_json(status: &StatusResponse) -> String {
         "started": time(status.started),
         "cpu_seconds": times::duration(status.cpu_time).as_secs_f64(),
         "rss_bytes": status.rss_bytes,
+        "rss_peak_bytes": status.rss_peak_bytes,
         "bpf_map_bytes": status.bpf_map_bytes,
         "on_cpu_frequency_hz": status.on_cpu_frequency_hz,
         "off_cpu_active": status.off_cpu_active,
@@ -93,16 +94,21 @@ fn as_json(status: &StatusResponse) -> String {
     format!("{json:#}\n")
 }
 
-/// `33 tables, 3.4 of 8.0 M rows, 36 processes, 2 files without unwinding information`
+/// `33 tables, 3.4 M rows, 13.0 of 32.0 MiB, 36 processes, all after 640ms, 2 files being read`
 fn unwinding(unwinding: &UnwindingStatus) -> String {
-    let millions = |rows: u64| rows as f64 / 1e6;
+    // A row is four bytes.
+    let mebibytes = |rows: u64| rows as f64 * 4.0 / f64::from(1 << 20);
     let mut text = format!(
-        "{} tables, {:.1} of {:.1} M rows, {} processes",
+        "{} tables, {:.1} M rows, {:.1} of {:.1} MiB, {} processes",
         unwinding.tables,
-        millions(unwinding.rows),
-        millions(unwinding.rows_room),
+        unwinding.rows as f64 / 1e6,
+        mebibytes(unwinding.rows),
+        mebibytes(unwinding.rows_room),
         unwinding.processes
     );
+    if let Some(after) = unwinding.covered_after {
+        text.push_str(&format!(", all after {}", times::short(times::duration(Some(after)))));
+    }
     for (count, what) in [
         (unwinding.building, "files being read"),
         (unwinding.without, "files without unwinding information"),
@@ -124,6 +130,8 @@ fn unwinding_json(unwinding: &UnwindingStatus) -> serde_json::Value {
         "building": unwinding.building,
         "without": unwinding.without,
         "no_room": unwinding.no_room,
+        "covered_after_seconds":
+            unwinding.covered_after.map(|after| times::duration(Some(after)).as_secs_f64()),
     })
 }
 
@@ -139,6 +147,16 @@ mod tests {
             version: "0.1.0".to_owned(),
             on_cpu_frequency_hz: 99.0,
             rss_bytes: 3 << 19,
+            rss_peak_bytes: 1 << 21,
+            unwinding: Some(UnwindingStatus {
+                tables: 3,
+                rows: 1 << 20,
+                rows_room: 1 << 23,
+                processes: 5,
+                building: 1,
+                covered_after: Some(prost_types::Duration { seconds: 0, nanos: 640_000_000 }),
+                ..UnwindingStatus::default()
+            }),
             losses: vec![loss],
             ..StatusResponse::default()
         };
@@ -148,7 +166,9 @@ mod tests {
         {
             assert!(text.lines().any(|shown| shown == line), "{line} in {text}");
         }
-        assert!(text.contains("memory     1.5 MiB\n"), "{text}");
+        assert!(text.contains("memory     1.5 MiB, at most 2.0 MiB\n"), "{text}");
+        let tables = "unwinding  3 tables, 1.0 M rows, 4.0 of 32.0 MiB, 5 processes, all after 640ms, 1 files being read\n";
+        assert!(text.contains(tables), "{text}");
         let json: serde_json::Value = serde_json::from_str(&as_json(&status)).expect("JSON");
         assert_eq!(json["losses"][0]["count"], 3);
         assert_eq!(json["oldest"], serde_json::Value::Null);

@@ -4,13 +4,14 @@ use std::io;
 
 use aya::maps::MapError;
 use aya::programs::{BtfTracePoint, ProgramError};
-use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
+use aya::{Ebpf, EbpfError, EbpfLoader};
 use profiler_common::unwind::ROWS_PER_CHUNK;
 use thiserror::Error;
 use zerocopy::IntoBytes;
 
 use super::layout;
 use super::tables::Sizes;
+use super::types::Types;
 
 /// The object built from `profiler-ebpf`; see build.rs.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/profiler.bpf.o"));
@@ -146,14 +147,13 @@ impl KernelError {
 }
 
 /// Parses the object, sets its constants and creates its maps.
-pub(super) fn load(options: &Options) -> Result<(Ebpf, Btf, Sizes), KernelError> {
+pub(super) fn load(options: &Options, types: &mut Types) -> Result<(Ebpf, Sizes), KernelError> {
     let kernel = layout::read(options.runs)?;
     let sizes = options.table_sizes();
     let cpus = possible_cpus();
-    let btf = Btf::from_sys_fs().map_err(|error| KernelError::Btf(error.to_string()))?;
     let ring = |bytes: u32| bytes.clamp(1 << 16, 1 << 30).next_power_of_two();
     let ebpf = EbpfLoader::new()
-        .btf(Some(&btf))
+        .btf(Some(types.get()?))
         // Task storage is ours: aya 0.14 has no type for it.
         .allow_unsupported_maps()
         .override_global("KERNEL", kernel.as_bytes(), true)
@@ -170,7 +170,7 @@ pub(super) fn load(options: &Options) -> Result<(Ebpf, Btf, Sizes), KernelError>
             Some(source) => KernelError::Privileges { doing: "create eBPF maps".to_owned(), source },
             None => KernelError::Load(error),
         })?;
-    Ok((ebpf, btf, sizes))
+    Ok((ebpf, sizes))
 }
 
 /// CPUs that may ever come online: what programs may be running on.
@@ -185,7 +185,7 @@ fn possible_cpus() -> u32 {
 /// Loads and attaches a BTF tracepoint program, once.
 pub(super) fn attach_tracepoint(
     ebpf: &mut Ebpf,
-    btf: &Btf,
+    types: &mut Types,
     program: &'static str,
     tracepoint: &'static str,
 ) -> Result<(), KernelError> {
@@ -194,11 +194,11 @@ pub(super) fn attach_tracepoint(
         .ok_or(KernelError::Missing(program))?
         .try_into()
         .map_err(|error| KernelError::program(format!("use program {program}"), error))?;
-    let loaded = match handle.load(tracepoint, btf) {
-        Err(ProgramError::AlreadyLoaded) => Ok(()),
-        other => other,
-    };
-    loaded.map_err(|error| KernelError::program(format!("load program {program}"), error))?;
+    if handle.fd().is_err() {
+        handle
+            .load(tracepoint, types.get()?)
+            .map_err(|error| KernelError::program(format!("load program {program}"), error))?;
+    }
     match handle.attach() {
         Ok(_) | Err(ProgramError::AlreadyAttached) => Ok(()),
         Err(error) => Err(KernelError::program(format!("attach to tracepoint {tracepoint}"), error)),

@@ -15,6 +15,7 @@ mod program_log;
 mod rings;
 mod side_band;
 mod tables;
+mod types;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -32,11 +33,13 @@ pub use on_cpu::cpu_count;
 pub use tables::{InstalledTable, NoRoom, TableStats, Tables};
 pub use watch::Watched;
 
+use types::Types;
+
 /// The loaded eBPF object with everything that is attached. Dropping it detaches and frees all:
 /// nothing is pinned.
 pub struct Kernel {
     ebpf: aya::Ebpf,
-    btf: aya::Btf,
+    types: Types,
     rings: rings::Rings,
     filter: filter::Filter,
     log: program_log::ProgramLog,
@@ -61,14 +64,15 @@ impl Kernel {
     /// # Errors
     /// Where the kernel lacks BTF or refuses a map; says what is missing.
     pub fn load(options: &Options) -> Result<Self, KernelError> {
-        let (mut ebpf, btf, sizes) = load::load(options)?;
+        let mut types = Types::default();
+        let (mut ebpf, sizes) = load::load(options, &mut types)?;
         let rings = rings::Rings::take(&mut ebpf)?;
         let filter = filter::Filter::take(&mut ebpf)?;
         let log = program_log::ProgramLog::take(&mut ebpf);
         let tables = Tables::take(&mut ebpf, sizes)?;
         Ok(Self {
             ebpf,
-            btf,
+            types,
             rings,
             filter,
             log,
@@ -134,10 +138,11 @@ impl Kernel {
         self.log.flush();
     }
 
-    /// Attaches to CPUs that came online since the last call.
+    /// Attaches to CPUs that came online since the last call, and lets go of what only loading takes.
     pub fn follow_cpus(&mut self) {
         self.on_cpu.follow_cpus(&mut self.ebpf);
         self.watch.follow_cpus();
+        self.types.let_go();
     }
 
     /// The unwinding tables, to whoever fills them; once.
@@ -148,7 +153,7 @@ impl Kernel {
     /// Begins to report what happens to processes. What the kernel refuses is logged and found in
     /// `/proc` instead, later.
     pub fn watch_processes(&mut self) {
-        self.watch.attach(&mut self.ebpf, &self.btf);
+        self.watch.attach(&mut self.ebpf, &mut self.types);
     }
 
     /// What happened to processes since the last call, in the order of time. `control` are the
@@ -206,7 +211,7 @@ impl Kernel {
     /// # Errors
     /// Where the iterator cannot be run.
     pub fn sweep_off_cpu(&mut self) -> Result<(), KernelError> {
-        self.off_cpu.sweep(&mut self.ebpf, &self.btf)
+        self.off_cpu.sweep(&mut self.ebpf, &mut self.types)
     }
 
     /// Ends an off-CPU session; the hooks go with the last one, unless the clocks want them.
@@ -266,7 +271,7 @@ impl Kernel {
             self.sessions.values().map(|session| session.min_block_ns).min().unwrap_or_default();
         // Sessions take every interval: their clocks are those of T = 0.
         let period_ns = self.clock.unwrap_or_default().as_nanos().min(u128::from(MAX_CLOCK_PERIOD_NS)) as u64;
-        let opened_ns = self.off_cpu.attach(&mut self.ebpf, &self.btf)?;
+        let opened_ns = self.off_cpu.attach(&mut self.ebpf, &mut self.types)?;
         let settings = Settings {
             opened_ns,
             min_block_ns,
@@ -289,9 +294,13 @@ impl Kernel {
 
     fn follow_command(&mut self, target: &Target) -> Result<(), KernelError> {
         if matches!(target, Target::Command { .. }) {
-            load::attach_tracepoint(&mut self.ebpf, &self.btf, "follow_fork", "sched_process_fork")?;
-            load::attach_tracepoint(&mut self.ebpf, &self.btf, "follow_exec", "sched_process_exec")?;
-            load::attach_tracepoint(&mut self.ebpf, &self.btf, "follow_free", "sched_process_free")?;
+            for (program, tracepoint) in [
+                ("follow_fork", "sched_process_fork"),
+                ("follow_exec", "sched_process_exec"),
+                ("follow_free", "sched_process_free"),
+            ] {
+                load::attach_tracepoint(&mut self.ebpf, &mut self.types, program, tracepoint)?;
+            }
         }
         Ok(())
     }

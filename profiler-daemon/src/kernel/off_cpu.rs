@@ -2,10 +2,11 @@
 
 use std::io::Read;
 
+use aya::Ebpf;
 use aya::programs::{BtfTracePoint, Iter, ProgramError};
-use aya::{Btf, Ebpf};
 use tracing::{info, warn};
 
+use super::types::Types;
 use super::{KernelError, UserStacks, load};
 
 /// Program and tracepoint of each hook.
@@ -40,18 +41,18 @@ enum Rseq {
 
 impl Hooks {
     /// Attaches the hooks unless they are; returns the instant from which they see every switch.
-    pub(super) fn attach(&mut self, ebpf: &mut Ebpf, btf: &Btf) -> Result<u64, KernelError> {
+    pub(super) fn attach(&mut self, ebpf: &mut Ebpf, types: &mut Types) -> Result<u64, KernelError> {
         if let Some(opened_ns) = self.opened_ns {
             return Ok(opened_ns);
         }
         for (program, tracepoint) in HOOKS {
-            if let Err(error) = load::attach_tracepoint(ebpf, btf, program, tracepoint) {
+            if let Err(error) = load::attach_tracepoint(ebpf, types, program, tracepoint) {
                 self.detach(ebpf);
                 return Err(error);
             }
         }
         if self.rseq == Rseq::Absent {
-            match load::attach_tracepoint(ebpf, btf, RSEQ.0, RSEQ.1) {
+            match load::attach_tracepoint(ebpf, types, RSEQ.0, RSEQ.1) {
                 Ok(()) => self.rseq = Rseq::Attached,
                 Err(error) => info!(%error, "user stacks of waiting threads are read at switch-out"),
             }
@@ -104,16 +105,15 @@ impl Hooks {
     }
 
     /// Runs the iterator over all threads once.
-    pub(super) fn sweep(&mut self, ebpf: &mut Ebpf, btf: &Btf) -> Result<(), KernelError> {
+    pub(super) fn sweep(&mut self, ebpf: &mut Ebpf, types: &mut Types) -> Result<(), KernelError> {
         let doing = || "run the sweep over all threads".to_owned();
         let program: &mut Iter = ebpf
             .program_mut(SWEEP)
             .ok_or(KernelError::Missing(SWEEP))?
             .try_into()
             .map_err(|error| KernelError::program(doing(), error))?;
-        match program.load("task", btf) {
-            Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
-            Err(error) => return Err(KernelError::program(doing(), error)),
+        if program.fd().is_err() {
+            program.load("task", types.get()?).map_err(|error| KernelError::program(doing(), error))?;
         }
         let link = program.attach().map_err(|error| KernelError::program(doing(), error))?;
         let link = program.take_link(link).map_err(|error| KernelError::program(doing(), error))?;

@@ -144,25 +144,28 @@ impl Tables {
                 self.free(&table);
                 return Err(no_rows);
             };
-            let mut next = range.start;
+            let first_row = chunk * ROWS_PER_CHUNK as u32 + range.start;
             if wanted > 0 {
                 table.rows.push((chunk, range));
             }
+            // In one piece each: a place of the array is mapped once for many pages.
+            let mut global: Vec<u32> = Vec::with_capacity(wanted as usize);
+            let mut entries: Vec<u64> = Vec::with_capacity(group.len());
             for &(first, number) in group {
                 let own = rows.get(first as usize..(first as usize).saturating_add(number as usize));
                 let own = own.unwrap_or_default();
-                let global: Vec<u32> = own
-                    .iter()
-                    .map(|row| {
-                        row & 0xffff_0000 | u32::from(ids.get((row & 0xffff) as usize).copied().unwrap_or(0))
-                    })
-                    .collect();
-                let first_row = chunk * ROWS_PER_CHUNK as u32 + next;
-                self.rows.write(first_row as usize * 4, global.as_bytes());
-                self.pages.write(at as usize * 8, page(first_row, global.len() as u32).as_bytes());
-                next += number;
-                at += 1;
+                entries.push(page(first_row + global.len() as u32, own.len() as u32));
+                global.extend(own.iter().map(|row| {
+                    row & 0xffff_0000 | u32::from(ids.get((row & 0xffff) as usize).copied().unwrap_or(0))
+                }));
             }
+            if !(self.rows.write(first_row as usize * 4, global.as_bytes())
+                && self.pages.write(at as usize * 8, entries.as_bytes()))
+            {
+                self.free(&table);
+                return Err(no_rows);
+            }
+            at += group.len() as u32;
         }
         self.stats.tables += 1;
         self.stats.rows.0 += rows.len() as u64;
@@ -192,7 +195,11 @@ impl Tables {
             self.forget(id);
             return Err(no_room);
         };
-        self.mappings.write(range.start as usize * size_of::<Mapping>(), mappings.as_bytes());
+        if !self.mappings.write(range.start as usize * size_of::<Mapping>(), mappings.as_bytes()) {
+            self.free_mappings.free_range(range);
+            self.forget(id);
+            return Err(no_room);
+        }
         let list = self.next_list;
         self.next_list = self.next_list.checked_add(1).unwrap_or(1);
         let entry = ProcessEntry {
@@ -287,7 +294,9 @@ impl Tables {
             return id;
         }
         let Ok(id) = u16::try_from(self.rule_ids.len()) else { return 0 };
-        self.rules.write(usize::from(id) * 8, rule.pack().as_bytes());
+        if !self.rules.write(usize::from(id) * 8, rule.pack().as_bytes()) {
+            return 0;
+        }
         self.rule_ids.insert(rule, id);
         id
     }

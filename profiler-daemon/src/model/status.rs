@@ -15,6 +15,8 @@ pub struct Status {
     pub bpf_run_time: Option<Duration>,
     /// Resident memory, bytes.
     pub rss_bytes: u64,
+    /// The most that ever was resident, bytes.
+    pub rss_peak_bytes: u64,
     /// Memory the kernel charges for our BPF maps, bytes.
     pub bpf_map_bytes: u64,
     /// On-CPU sampling frequency, Hz; 0 while not sampling.
@@ -64,6 +66,9 @@ pub struct Unwinding {
     pub without: u64,
     /// Times that a table or a process found no room.
     pub no_room: u64,
+    /// From the daemon's start until the tables of every process that ran then were there; `None`
+    /// before that.
+    pub covered_after: Option<Duration>,
 }
 
 /// Where the store is and how it fares.

@@ -53,6 +53,7 @@ impl UserSymbols {
                 max_debug_info_bytes: options.max_debug_info_bytes,
                 debug_dirs: options.debug_dirs,
                 inlined: options.inlined,
+                own_debug_info: options.own_debug_info,
                 debuginfod: options.debuginfod.and_then(start_debuginfod),
             }),
             frames: Cache::new(cache_entries),

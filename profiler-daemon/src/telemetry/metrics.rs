@@ -128,6 +128,12 @@ fn cost(ours: &mut Registry, status: &Status) {
         ConstGauge::new(status.rss_bytes),
     );
     ours.register_with_unit(
+        "rss_peak",
+        "The most resident memory that the daemon ever had",
+        Unit::Bytes,
+        ConstGauge::new(status.rss_peak_bytes),
+    );
+    ours.register_with_unit(
         "bpf_map",
         "Memory of the BPF maps, as the kernel charges it",
         Unit::Bytes,
@@ -160,6 +166,14 @@ fn unwinding(ours: &mut Registry, unwinding: &Unwinding) {
         "Times that an unwinding table or a process found no room",
         ConstCounter::new(unwinding.no_room),
     );
+    if let Some(after) = unwinding.covered_after {
+        ours.register_with_unit(
+            "unwinding_covered_after",
+            "From the start until every process that ran then could be unwound",
+            Unit::Seconds,
+            ConstGauge::new(after.as_secs_f64()),
+        );
+    }
 }
 
 /// What is kept and what is going on.
@@ -222,6 +236,7 @@ mod tests {
             cpu_time: Duration::from_millis(1500),
             bpf_run_time: Some(Duration::from_millis(250)),
             rss_bytes: 1 << 20,
+            rss_peak_bytes: 1 << 21,
             bpf_map_bytes: 4096,
             on_cpu_frequency_hz: 99.0,
             off_cpu_active: true,
@@ -236,7 +251,7 @@ mod tests {
             oldest: None,
             newest: None,
             captures_running: 1,
-            unwinding: Unwinding::default(),
+            unwinding: Unwinding { covered_after: Some(Duration::from_millis(640)), ..Unwinding::default() },
         };
         let page = encode(&status, "0.1.0");
         assert_eq!(sorted(&page), include_str!("metrics.golden.txt"));
@@ -250,6 +265,7 @@ mod tests {
             cpu_time: Duration::ZERO,
             bpf_run_time: None,
             rss_bytes: 0,
+            rss_peak_bytes: 0,
             bpf_map_bytes: 0,
             on_cpu_frequency_hz: 0.0,
             off_cpu_active: false,

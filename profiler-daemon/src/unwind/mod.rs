@@ -23,6 +23,7 @@
 mod arch;
 mod build;
 pub mod cache;
+mod evidence;
 mod frames;
 mod image;
 mod program;
@@ -31,7 +32,8 @@ mod table;
 mod unclaimed;
 mod workers;
 
-pub use build::{build, build_from_bytes, build_from_file};
+pub use build::{Built, build, build_from_bytes, build_from_file};
+pub use evidence::Evidence;
 pub use report::{Form, Report};
 pub use table::{PageRows, Table};
 pub use workers::{Answer, Requested, Workers, WorkersOptions};

@@ -162,6 +162,7 @@ fn status() -> Status {
         cpu_time: Duration::from_secs(1),
         bpf_run_time: None,
         rss_bytes: 4096,
+        rss_peak_bytes: 8192,
         bpf_map_bytes: 0,
         on_cpu_frequency_hz: 99.0,
         off_cpu_active: false,

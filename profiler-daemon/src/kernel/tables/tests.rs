@@ -4,6 +4,7 @@ use profiler_common::unwind::{cfa, row, row_rule};
 
 use super::super::load::{self, Options};
 use super::super::privilege;
+use super::super::types::Types;
 use super::*;
 use crate::model::Pid;
 
@@ -13,7 +14,7 @@ fn tables() -> Option<Tables> {
         return None;
     }
     let options = Options { table_bytes: 1, ..Options::for_rate(1, 1) };
-    let (mut ebpf, _, sizes) = load::load(&options).unwrap();
+    let (mut ebpf, sizes) = load::load(&options, &mut Types::default()).unwrap();
     assert_eq!(sizes.chunks, 1);
     Some(Tables::take(&mut ebpf, sizes).unwrap())
 }
@@ -40,7 +41,7 @@ fn listed(tables: &Tables, pid: u32) -> Vec<u64> {
     let entry = entry(tables, pid).unwrap();
     let mapping = |index: u32| {
         let at = (entry.first_mapping + index) as usize * size_of::<Mapping>();
-        Mapping::read_from_bytes(tables.mappings.read(at, size_of::<Mapping>())).unwrap().start
+        Mapping::read_from_bytes(&tables.mappings.read(at, size_of::<Mapping>())).unwrap().start
     };
     (0..entry.mappings).map(mapping).collect()
 }
@@ -185,6 +186,9 @@ fn a_process_without_room_for_its_list_is_unknown_not_wrong() {
     let (pid, error) = refused.unwrap();
     assert_eq!(error, NoRoom(MAX_MAPPINGS.into(), "mappings"));
     assert!(entry(&tables, pid).is_none());
+    let starts: Vec<u64> = long.iter().map(|mapping| mapping.start).collect();
+    // Among them are some that lie in two pieces that are mapped one after the other.
+    assert!((100..pid).all(|pid| listed(&tables, pid) == starts));
     assert_eq!(tables.publish(id(7, 1), &long), Err(error));
     assert!(entry(&tables, 7).is_none(), "its old list holds no more");
     // When others go there is room.
