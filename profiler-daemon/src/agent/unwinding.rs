@@ -114,6 +114,7 @@ impl Unwinding {
             warned: false,
             covered_after: None,
             refused: false,
+            outdated: FxHashSet::default(),
         };
         let thread = std::thread::Builder::new()
             .name("unwinding".to_owned())
@@ -161,8 +162,10 @@ struct State {
     no_room: u64,
     warned: bool,
     covered_after: Option<Duration>,
-    /// Files were refused since all processes were looked at.
+    /// Files or processes were refused since all processes were looked at.
     refused: bool,
+    /// Processes that map a file whose table came since they were published.
+    outdated: FxHashSet<ProcessId>,
 }
 
 struct File {
@@ -189,18 +192,19 @@ impl State {
         let (mut reconciled, mut collected) = (started, started);
         self.reconcile();
         loop {
-            match receiver.recv_timeout(LOOK_EVERY) {
-                Ok(Message::Watched { watched, number }) => {
-                    self.apply(&watched);
-                    self.procs.set_applied(number);
-                    if watched.lost > 0 {
-                        warn!(lost = watched.lost, "events of processes were lost: comparing with /proc");
-                        self.reconcile();
-                    }
+            let first = match receiver.recv_timeout(LOOK_EVERY) {
+                Ok(message) => Some(message),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            // All that waits, before anything is published: a process of thirty files is published
+            // once for all their tables, not thirty times.
+            for message in first.into_iter().chain(receiver.try_iter().take(BATCHES)) {
+                match message {
+                    Message::Watched { watched, number } => self.watched(&watched, number),
+                    Message::Built(answer) => self.built(answer),
+                    Message::Stop => return,
                 }
-                Ok(Message::Built(answer)) => self.built(answer),
-                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => {}
             }
             self.publish_changed();
             if reconciled.elapsed() >= RECONCILE_EVERY {
@@ -216,9 +220,14 @@ impl State {
         }
     }
 
-    fn apply(&mut self, watched: &Watched) {
+    fn watched(&mut self, watched: &Watched, number: u64) {
         for event in &watched.events {
             self.procs.lock().apply(event);
+        }
+        self.procs.set_applied(number);
+        if watched.lost > 0 {
+            warn!(lost = watched.lost, "events of processes were lost: comparing with /proc");
+            self.reconcile();
         }
     }
 
@@ -253,7 +262,9 @@ impl State {
 
     fn publish_changed(&mut self) {
         let changed = self.procs.lock().take_changed();
-        for id in changed {
+        let mut outdated = std::mem::take(&mut self.outdated);
+        outdated.extend(changed);
+        for id in outdated {
             self.publish(id);
         }
     }
@@ -277,7 +288,12 @@ impl State {
         files.sort_unstable();
         files.dedup();
         self.set_files(id, files);
-        if let Err(error) = self.tables.publish(id, &published) {
+        let result = self.tables.publish(id, &published).or_else(|_| {
+            self.tables.collect();
+            self.tables.publish(id, &published)
+        });
+        if let Err(error) = result {
+            self.refused = true;
             self.lack(error);
         }
     }
@@ -351,11 +367,7 @@ impl State {
             }
         };
         self.set_state(answer.serial, state);
-        let users: Vec<ProcessId> =
-            self.files.get(&answer.serial).into_iter().flat_map(|file| file.users.iter().copied()).collect();
-        for id in users {
-            self.publish(id);
-        }
+        self.outdated.extend(self.files.get(&answer.serial).iter().flat_map(|file| &file.users));
     }
 
     fn ready(&mut self, table: &Table) -> FileState {
