@@ -320,7 +320,10 @@ impl State {
                 pages: table.pages,
                 ..plain
             },
-            Some(FileState::Building) => TableMapping { first_page: TableMapping::NO_TABLE, ..plain },
+            // Without state: too many files wait.
+            Some(FileState::Building) | None => {
+                TableMapping { first_page: TableMapping::NO_TABLE, ..plain }
+            }
             _ => generated,
         }
     }
