@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use profiler_common::unwind::Mapping as TableMapping;
+use profiler_common::unwind::{MAX_MAPPINGS, Mapping as TableMapping};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
@@ -111,6 +111,7 @@ impl Unwinding {
             snapshot: Arc::clone(&snapshot),
             no_room: 0,
             warned: false,
+            cut: FxHashSet::default(),
             refused: false,
         };
         let thread = std::thread::Builder::new()
@@ -158,6 +159,8 @@ struct State {
     snapshot: Arc<Mutex<Status>>,
     no_room: u64,
     warned: bool,
+    /// Published processes that map more code than one may have.
+    cut: FxHashSet<ProcessId>,
     /// Files were refused since all processes were looked at.
     refused: bool,
 }
@@ -274,8 +277,12 @@ impl State {
         files.sort_unstable();
         files.dedup();
         self.set_files(id, files);
-        if let Err(error) = self.tables.publish(id, &published) {
-            self.lack(error);
+        match self.tables.publish(id, &published) {
+            Ok(0) => {
+                self.cut.remove(&id);
+            }
+            Ok(left_out) => self.lack_some(id, left_out),
+            Err(error) => self.lack(error),
         }
     }
 
@@ -400,6 +407,7 @@ impl State {
 
     fn forget(&mut self, id: ProcessId) {
         self.tables.forget(id);
+        self.cut.remove(&id);
         self.set_files(id, Vec::new());
         self.processes.remove(&id);
     }
@@ -430,6 +438,14 @@ impl State {
         if !self.warned {
             self.warned = true;
             warn!(%error, "some stacks cannot be unwound completely");
+        }
+    }
+
+    /// Part of what a process maps is not known to the programs: stacks end there, and say so.
+    fn lack_some(&mut self, id: ProcessId, left_out: usize) {
+        if self.cut.insert(id) {
+            self.no_room += 1;
+            warn!(pid = id.pid.0, left_out, limit = MAX_MAPPINGS, "the process maps too much code: some is not unwound");
         }
     }
 

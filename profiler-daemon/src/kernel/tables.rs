@@ -178,13 +178,15 @@ impl Tables {
         self.retired_at = Some(Instant::now());
     }
 
-    /// Says what a process maps, in ascending order; replaces what was said before.
+    /// Says what a process maps, in ascending order; replaces what was said before. Returns how many
+    /// mappings were left out because one process may not have as many.
     ///
     /// # Errors
     /// There is no room for the list, or the kernel has none for the process: what was said before
     /// holds no more.
-    pub fn publish(&mut self, id: ProcessId, mappings: &[Mapping]) -> Result<(), NoRoom> {
-        let mappings = mappings.get(..MAX_MAPPINGS as usize).unwrap_or(mappings);
+    pub fn publish(&mut self, id: ProcessId, mappings: &[Mapping]) -> Result<usize, NoRoom> {
+        let (mappings, left_out) =
+            mappings.split_at_checked(MAX_MAPPINGS as usize).unwrap_or((mappings, Default::default()));
         let no_room = NoRoom(mappings.len() as u64, "mappings");
         let count = mappings.len() as u32;
         // An empty list takes one place all the same, so that it has a range of its own.
@@ -213,7 +215,7 @@ impl Tables {
             self.retire(list);
             return Err(NoRoom(1, "processes"));
         }
-        Ok(())
+        Ok(left_out.len())
     }
 
     /// Takes back what was said of a process.

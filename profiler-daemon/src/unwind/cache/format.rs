@@ -10,7 +10,7 @@ use crate::unwind::table::{PAGE_BYTES, PageRows, Table};
 /// Starts every file.
 const MAGIC: [u8; 8] = *b"unwindtb";
 /// To be raised whenever the layout, or what a builder makes of the same file, changes.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 /// Bytes of the digest at the end.
 const DIGEST: usize = 32;
 
@@ -93,7 +93,10 @@ fn is_sound(table: &Table) -> bool {
         && table.rows.iter().all(|&row| usize::from(row_rule(row)) < rules)
         && rules <= MAX_RULES as usize
         && table.rules.first() == Some(&Rule::NONE)
-        && table.rules.iter().all(|rule| rule.cfa <= cfa::DEREF_BP && rule.bp <= bp::LOST)
+        && table.rules.iter().all(|rule| {
+            let known = matches!(rule.cfa, cfa::NONE..=cfa::DEREF_BP | cfa::REGISTER..=cfa::LAST_INDEXED);
+            known && rule.bp <= bp::LOST
+        })
 }
 
 /// What has not been read yet.
