@@ -134,7 +134,8 @@ fn native_leaves_of_all_kinds_stand_on_the_whole_chain() -> Result<()> {
         let in_handler = ratio(of(true) as f64, of(false) as f64);
         println!("{name}: {:.1} % in the handler", 100.0 * in_handler);
         assert!(in_handler > 0.2, "{name}: only {in_handler} of the records are in the handler");
-        let unnamed = stacks.of(name).into_iter().find(|stack| stack.user().iter().any(|frame| frame.is_unnamed()));
+        let unnamed =
+            stacks.of(name).into_iter().find(|stack| stack.user().iter().any(|frame| frame.is_unnamed()));
         assert!(unnamed.is_none(), "{name}: a frame has no name: {:?}", unnamed.map(Stack::short));
     }
     checked_walks(&outcome)?;

@@ -445,7 +445,12 @@ impl State {
     fn lack_some(&mut self, id: ProcessId, left_out: usize) {
         if self.cut.insert(id) {
             self.no_room += 1;
-            warn!(pid = id.pid.0, left_out, limit = MAX_MAPPINGS, "the process maps too much code: some is not unwound");
+            warn!(
+                pid = id.pid.0,
+                left_out,
+                limit = MAX_MAPPINGS,
+                "the process maps too much code: some is not unwound"
+            );
         }
     }
 

@@ -10,8 +10,7 @@ const NAME: &str = "[signal trampoline]";
 
 /// `mov $15, %rax` as C libraries write it, or `mov $15, %eax` as Go does; `syscall` (`rt_sigreturn`).
 /// Debuggers recognise signal frames by the same bytes.
-const X86_64: [&[u8]; 2] =
-    [&[0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05], &[0xb8, 15, 0, 0, 0, 0x0f, 0x05]];
+const X86_64: [&[u8]; 2] = [&[0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05], &[0xb8, 15, 0, 0, 0, 0x0f, 0x05]];
 
 /// `mov x8, #139; svc #0`.
 const AARCH64: [&[u8]; 1] = [&[0x68, 0x11, 0x80, 0xd2, 0x01, 0x00, 0x00, 0xd4]];

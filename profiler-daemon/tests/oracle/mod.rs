@@ -61,12 +61,8 @@ impl Tally {
                 Says::SomeExpression => {
                     matches!(
                         found.cfa,
-                        cfa::NONE
-                            | cfa::PLT
-                            | cfa::SIGNAL
-                            | cfa::DEREF_SP
-                            | cfa::DEREF_BP
-                            | cfa::INDEXED..=cfa::LAST_INDEXED
+                        cfa::NONE | cfa::PLT | cfa::SIGNAL | cfa::DEREF_SP | cfa::DEREF_BP | cfa::INDEXED
+                            ..=cfa::LAST_INDEXED
                     )
                 }
                 Says::SomeBp(rule) => {

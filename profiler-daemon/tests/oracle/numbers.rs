@@ -129,9 +129,7 @@ fn why_not(frame: &Section<'_>, row: &UnwindTableRow<usize>) -> Option<&'static 
         return Some("return address elsewhere");
     }
     match row.cfa() {
-        CfaRule::RegisterAndOffset { register, .. }
-            if usize::from(register.0) >= RA =>
-        {
+        CfaRule::RegisterAndOffset { register, .. } if usize::from(register.0) >= RA => {
             Some("CFA in another register")
         }
         CfaRule::RegisterAndOffset { offset, .. } => {

@@ -10,7 +10,8 @@ use super::{Row, Says, plain};
 
 /// How registers are called, by DWARF's numbers.
 const NAMES: [&str; 16] = [
-    "rax", "rdx", "rcx", "rbx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
+    "rax", "rdx", "rcx", "rbx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
+    "r15",
 ];
 
 /// What a function starts with whose common entry says nothing.
