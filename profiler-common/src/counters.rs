@@ -30,11 +30,11 @@ pub enum Counter {
     WalksChecked = 11,
     /// Checking run: walks of which the second differed.
     WalksDiffered = 12,
-    /// Measuring run: time of the walks by tables, ns.
+    /// Measuring run: time of on-CPU walks by tables, ns.
     TableWalkNs = 13,
     /// Measuring run: frames they found.
     TableWalkFrames = 14,
-    /// Measuring run: time of the kernel's walks along frame pointers, ns.
+    /// Measuring run: time of the kernel's walks along frame pointers beside them, ns.
     PointerWalkNs = 15,
     /// Measuring run: frames they found.
     PointerWalkFrames = 16,
@@ -49,7 +49,15 @@ pub enum Counter {
     /// Off-CPU intervals that ended and in which the clock ticked, or all of them where it takes
     /// every interval.
     OffCpuTicked = 21,
+    /// Measuring run: time of off-CPU walks by tables, ns.
+    OffCpuTableWalkNs = 22,
+    /// Measuring run: frames they found.
+    OffCpuTableWalkFrames = 23,
+    /// Measuring run: time of the kernel's walks along frame pointers beside them, ns.
+    OffCpuPointerWalkNs = 24,
+    /// Measuring run: frames they found.
+    OffCpuPointerWalkFrames = 25,
 }
 
 /// Number of slots in the `COUNTERS` array.
-pub const COUNTERS: u32 = 22;
+pub const COUNTERS: u32 = 26;

@@ -30,7 +30,8 @@ pub const KIND_USER_STACK: u8 = 7;
 
 /// The kernel stack was cut at the kernel's own depth limit.
 pub const FLAG_KERNEL_TRUNCATED: u8 = 1 << 0;
-/// At least one user frame was found by following the frame pointer, for want of a table.
+/// At least one user frame was guessed: found by following the frame pointer, for want of a table, or
+/// by a register that the frames it called may have changed.
 pub const FLAG_USER_GUESSED: u8 = 1 << 1;
 /// The user stack could not be read at all; only the leaf address (or nothing) is there.
 pub const FLAG_USER_MISSING: u8 = 1 << 2;

@@ -14,8 +14,8 @@ use zerocopy::FromBytes;
 pub use join::{Half, Join, UserStack};
 
 use crate::model::{
-    CgroupId, Clock, Comm, Measure, MonoNs, Pid, ProcessChange, ProcessEvent, ProcessId,
-    RawSample, Sampled, StackFlags, StopReason, TaskState, Tid, Wait, WalkEnd,
+    CgroupId, Clock, Comm, Measure, MonoNs, Pid, ProcessChange, ProcessEvent, ProcessId, RawSample, Sampled,
+    StackFlags, StopReason, TaskState, Tid, Wait, WalkEnd,
 };
 
 /// Why bytes are not a record.

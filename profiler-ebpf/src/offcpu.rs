@@ -94,7 +94,7 @@ fn switch_out(ctx: &BtfTracePointContext, settings: &Settings, now: u64) {
     state.site = 0;
     if let Some(registers) = arch::saved_registers(task) {
         state.site = if state.preempted != 0 { SITE_PREEMPTED } else { clock::site(&registers) };
-        user_stack::at_switch_out(state, settings, task, &registers, session, now);
+        user_stack::at_switch_out(ctx, state, settings, task, &registers, session, now);
     }
 }
 

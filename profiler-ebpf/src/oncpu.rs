@@ -71,7 +71,7 @@ fn user_stack(ctx: &PerfEventContext, scratch: *mut Scratch, task: Task) -> u64 
         return 0;
     };
     walk::begin(record, &registers, record.header.pid, record.header.process_start_ns);
-    measure::timed(ctx, scratch, || walk::run(crate::on_cpu_walk));
+    measure::timed(ctx, scratch, 0, &measure::ON_CPU, || walk::run(crate::on_cpu_walk));
     measure::check(scratch, &registers, 0, crate::on_cpu_check);
     record.header.verdict = record.walk.verdict as u8;
     if record.walk.guessed != 0 {

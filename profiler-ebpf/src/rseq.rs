@@ -51,7 +51,7 @@ pub fn update(ctx: &BtfTracePointContext) {
         return;
     }
     let Some(scratch) = RSEQ_SCRATCH.get_ptr_mut(0) else { return };
-    user_stack::walk_into(scratch, &registers, task, [crate::rseq_walk, crate::rseq_check], 2);
+    user_stack::walk_into(ctx, scratch, &registers, task, [crate::rseq_walk, crate::rseq_check], 2);
     // Counted before it is sent: whether the ring is full says nothing about the tracepoint.
     emit::count(Counter::RseqServed, 1);
     let apart = Apart { first, last, site: clock::site(&registers), counter: Counter::StacksOnReturn };

@@ -4,7 +4,7 @@ use profiler_common::limits::MAX_USER_FRAMES;
 use profiler_common::settings::CLOCK_TICK_NS;
 use profiler_common::unwind::{Mapping, bp, cfa, verdict};
 
-use crate::arch::{Registers, signal_frame};
+use crate::arch::{self, Registers, signal_frame};
 use crate::maps::{PROCESSES, Scratch};
 use crate::rules::{self, Cache, Code, kind};
 use crate::window::{self, Window};
@@ -19,20 +19,26 @@ pub struct Walk {
     pub depth: u32,
     /// 1: `ip` is where the thread is; 0: it is a return address, behind the call.
     exact: u32,
-    /// 1: `ip` is certain; 0: it was found by following the frame pointer.
+    /// 1: `ip` is certain; 0: it was guessed, see `guessed`.
     certain: u32,
-    /// At least one frame was found by following the frame pointer.
+    /// At least one frame was found by following the frame pointer, or by a register that the frames
+    /// it called may have changed.
     pub guessed: u32,
     /// One of [`verdict`], once the walk has ended.
     pub verdict: u32,
     /// The frame pointer's register could not be recovered.
     bp_lost: u32,
+    /// The signal frame that keeps the registers of the last exact frame; 0: the kernel does.
+    signal_frame: u64,
     code: Code,
     window: Window,
 }
 
 /// Steps that one call of a walk's body makes: what a call costs is shared by so many frames.
 const STEPS: usize = 4;
+
+/// Most bytes of a frame whose address is kept in some register: more is no frame's address.
+const MAX_REGISTER_FRAME: u64 = 1 << 20;
 
 /// Prepares a walk of the stack that these registers belong to, in this process; the leaf is the
 /// first frame.
@@ -64,7 +70,7 @@ fn start(scratch: &mut Scratch, registers: &Registers) {
     let walk = &mut scratch.walk;
     (walk.ip, walk.sp, walk.bp) = (registers.ip, registers.sp, registers.bp);
     (walk.depth, walk.exact, walk.certain, walk.guessed) = (1, 1, 1, 0);
-    (walk.verdict, walk.bp_lost) = (verdict::NONE.into(), 0);
+    (walk.verdict, walk.bp_lost, walk.signal_frame) = (verdict::NONE.into(), 0, 0);
     walk.window.clear();
     (walk.code.last.start, walk.code.last.end) = (0, 0);
     scratch.frames[0] = registers.ip;
@@ -114,7 +120,7 @@ pub unsafe fn step<const FAST: bool>(scratch: *mut Scratch, cache: *mut Cache) -
     let offset = (rule >> 32) as u32 as i32 as i64 as u64;
 
     let caller_sp;
-    let mut guess = false;
+    let (mut guess, mut inherited) = (false, false);
     match how {
         cfa::SP => caller_sp = walk.sp.wrapping_add(offset),
         cfa::BP => {
@@ -132,6 +138,23 @@ pub unsafe fn step<const FAST: bool>(scratch: *mut Scratch, cache: *mut Cache) -
             let at = base.wrapping_add((rule >> 32) as u16 as i16 as i64 as u64);
             let Some(value) = slot::<FAST>(walk, at) else { return end(walk, verdict::READ_FAULT) };
             caller_sp = value.wrapping_add((rule >> 48) as u16 as i16 as i64 as u64);
+        }
+        cfa::REGISTER..=cfa::LAST_INDEXED => {
+            let value = arch::register(walk.signal_frame, u64::from(how & 15));
+            caller_sp = if how <= cfa::LAST_REGISTER {
+                value.wrapping_add(offset)
+            } else {
+                let at = walk.sp.wrapping_add(value.wrapping_mul(8));
+                let at = at.wrapping_add((rule >> 32) as u16 as i16 as i64 as u64);
+                let Some(value) = window::read(at) else { return end(walk, verdict::READ_FAULT) };
+                value.wrapping_add((rule >> 48) as u16 as i16 as i64 as u64)
+            };
+            if caller_sp & 7 != 0 || caller_sp.wrapping_sub(walk.sp) > MAX_REGISTER_FRAME {
+                return end(walk, verdict::NO_RULE);
+            }
+            // Only where the thread was, the registers are the frame's own. By its description the
+            // functions that it calls keep this one, which is no proof.
+            inherited = walk.exact == 0;
         }
         cfa::SIGNAL => return signal_frame::<FAST>(scratch),
         cfa::END => return end(walk, verdict::COMPLETE),
@@ -173,6 +196,10 @@ pub unsafe fn step<const FAST: bool>(scratch: *mut Scratch, cache: *mut Cache) -
     let Some(caller) = slot::<FAST>(walk, caller_sp.wrapping_sub(8)) else {
         return end(walk, verdict::READ_FAULT);
     };
+    if inherited && !arch::follows_call(caller) {
+        return end(walk, verdict::NO_RULE);
+    }
+    let guess = guess || inherited;
     walk.certain = if guess { 0 } else { 1 };
     if guess {
         walk.guessed = 1;
@@ -195,6 +222,7 @@ fn signal_frame<const FAST: bool>(scratch: &mut Scratch) -> bool {
     };
     // A handler may run on a stack of its own, anywhere: no order can be asked for.
     (walk.sp, walk.bp, walk.exact, walk.certain, walk.bp_lost) = (caller_sp, caller_bp, 1, 1, 0);
+    walk.signal_frame = sp;
     append(scratch, caller)
 }
 

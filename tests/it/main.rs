@@ -9,6 +9,7 @@ mod diff;
 mod hidden_files;
 mod lifecycle;
 mod names;
+mod native_assembly;
 mod native_big;
 mod native_churn;
 mod native_programs;

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, warn};
 
-use super::unwinding::Events;
+use super::events::Events;
 use crate::decode::{self, Join, Record};
 use crate::kernel::{self, Counters, Kernel, KernelError};
 use crate::model::{KindLoss, MonoNs, ProcessChange, ProcessEvent, RawBatch, Stage, Target};

@@ -3,6 +3,7 @@
 mod child;
 mod daemon;
 mod error;
+mod events;
 mod guard;
 mod history;
 mod kernel_task;

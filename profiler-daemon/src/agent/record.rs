@@ -175,15 +175,17 @@ fn report_walks(walks: Walks, talk: &mut Talk) {
         talk.say(&format!("walks: {checked} checked, {differed} differed"));
     }
     let per_frame = |(ns, frames): (u64, u64)| ns as f64 / frames.max(1) as f64;
-    if walks.by_table.0 > 0 {
-        talk.say(&format!(
-            "walks: {:.1} ns a frame by table ({} frames), {:.1} by frame pointer ({} frames), ratio {:.3}",
-            per_frame(walks.by_table),
-            walks.by_table.1,
-            per_frame(walks.by_pointer),
-            walks.by_pointer.1,
-            per_frame(walks.by_table) / per_frame(walks.by_pointer),
-        ));
+    for (what, costs) in [("walks", walks.on_cpu), ("off-CPU walks", walks.off_cpu)] {
+        if costs.by_table.0 > 0 {
+            talk.say(&format!(
+                "{what}: {:.1} ns a frame by table ({} frames), {:.1} by frame pointer ({} frames), ratio {:.3}",
+                per_frame(costs.by_table),
+                costs.by_table.1,
+                per_frame(costs.by_pointer),
+                costs.by_pointer.1,
+                per_frame(costs.by_table) / per_frame(costs.by_pointer),
+            ));
+        }
     }
 }
 

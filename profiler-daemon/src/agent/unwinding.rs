@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use profiler_common::unwind::Mapping as TableMapping;
+use profiler_common::unwind::{MAX_MAPPINGS, Mapping as TableMapping};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use super::error::AgentError;
+use super::events::Events;
 use super::own_cost;
 use crate::kernel::{InstalledTable, NoRoom, TableStats, Tables, Watched};
 use crate::model::{ProcessId, Unwinding as Status};
@@ -36,7 +37,7 @@ const UNUSED_AFTER: Duration = Duration::from_secs(600);
 const VDSO: u64 = 0;
 
 /// What goes into the thread.
-enum Message {
+pub(super) enum Message {
     Watched { watched: Watched, number: u64 },
     Built(Answer),
     Stop,
@@ -48,35 +49,6 @@ pub(super) struct Unwinding {
     thread: JoinHandle<()>,
     snapshot: Arc<Mutex<Status>>,
     ready: watch::Receiver<bool>,
-}
-
-/// Tells the thread what happened to processes.
-#[derive(Clone)]
-pub(super) struct Events {
-    sender: SyncSender<Message>,
-    /// Batches sent so far.
-    sent: u64,
-    /// Events that found no room.
-    unsent: u64,
-}
-
-impl Events {
-    /// Passes events on, in the order of time.
-    pub(super) fn send(&mut self, mut watched: Watched) {
-        watched.lost += std::mem::take(&mut self.unsent);
-        let lost = watched.lost + watched.events.len() as u64;
-        let number = self.sent + 1;
-        match self.sender.try_send(Message::Watched { watched, number }) {
-            Ok(()) => self.sent = number,
-            // They are found in /proc: the next batch says that some are missing.
-            Err(_) => self.unsent = lost,
-        }
-    }
-
-    /// Number of the last batch that was sent, see [`SharedTable::applied`].
-    pub(super) fn last(&self) -> u64 {
-        self.sent
-    }
 }
 
 impl Unwinding {
@@ -113,6 +85,7 @@ impl Unwinding {
             no_room: 0,
             warned: false,
             covered_after: None,
+            cut: FxHashSet::default(),
             refused: false,
             outdated: FxHashSet::default(),
         };
@@ -120,7 +93,7 @@ impl Unwinding {
             .name("unwinding".to_owned())
             .spawn(move || state.run(&receiver, &ready_sender))
             .map_err(failed)?;
-        let events = Events { sender: sender.clone(), sent: 0, unsent: 0 };
+        let events = Events::new(sender.clone());
         Ok((Self { sender, thread, snapshot, ready }, events))
     }
 
@@ -163,6 +136,9 @@ struct State {
     warned: bool,
     covered_after: Option<Duration>,
     /// Files or processes were refused since all processes were looked at.
+    /// Published processes that map more code than one may have.
+    cut: FxHashSet<ProcessId>,
+    /// Files were refused since all processes were looked at.
     refused: bool,
     /// Processes that map a file whose table came since they were published.
     outdated: FxHashSet<ProcessId>,
@@ -292,9 +268,15 @@ impl State {
             self.tables.collect();
             self.tables.publish(id, &published)
         });
-        if let Err(error) = result {
-            self.refused = true;
-            self.lack(error);
+        match result {
+            Ok(0) => {
+                self.cut.remove(&id);
+            }
+            Ok(left_out) => self.lack_some(id, left_out),
+            Err(error) => {
+                self.refused = true;
+                self.lack(error);
+            }
         }
     }
 
@@ -321,9 +303,7 @@ impl State {
                 ..plain
             },
             // Without state: too many files wait.
-            Some(FileState::Building) | None => {
-                TableMapping { first_page: TableMapping::NO_TABLE, ..plain }
-            }
+            Some(FileState::Building) | None => TableMapping { first_page: TableMapping::NO_TABLE, ..plain },
             _ => generated,
         }
     }
@@ -418,6 +398,7 @@ impl State {
 
     fn forget(&mut self, id: ProcessId) {
         self.tables.forget(id);
+        self.cut.remove(&id);
         self.set_files(id, Vec::new());
         self.processes.remove(&id);
     }
@@ -448,6 +429,19 @@ impl State {
         if !self.warned {
             self.warned = true;
             warn!(%error, "some stacks cannot be unwound completely");
+        }
+    }
+
+    /// Part of what a process maps is not known to the programs: stacks end there, and say so.
+    fn lack_some(&mut self, id: ProcessId, left_out: usize) {
+        if self.cut.insert(id) {
+            self.no_room += 1;
+            warn!(
+                pid = id.pid.0,
+                left_out,
+                limit = MAX_MAPPINGS,
+                "the process maps too much code: some is not unwound"
+            );
         }
     }
 

@@ -178,7 +178,7 @@ mod tests {
             summary.stacks.as_ref().map(|stacks| shares(stacks).long()).as_deref(),
             Some(
                 "stacks: 70.0 % complete, 30.0 % stopped early (no registers 20.0 %, a reason of tomorrow \
-                 10.0 %); 40.0 % used the frame-pointer guess; frames without a name: 1.0 %"
+                 10.0 %); 40.0 % hold a guessed frame; frames without a name: 1.0 %"
             )
         );
         let json = to_json(&summary);

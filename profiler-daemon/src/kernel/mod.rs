@@ -27,7 +27,7 @@ use profiler_common::settings::{MAX_CLOCK_PERIOD_NS, SETTINGS_OFF_CPU, SETTINGS_
 
 use crate::model::{MonoNs, ProcessEvent, SamplerKind, Target};
 
-pub use counters::{Counters, UserStacks, Walks};
+pub use counters::{Counters, UserStacks, WalkCosts, Walks};
 pub use load::{KernelError, Options, Runs};
 pub use on_cpu::cpu_count;
 pub use tables::{InstalledTable, NoRoom, TableStats, Tables};

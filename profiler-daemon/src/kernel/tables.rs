@@ -192,7 +192,8 @@ impl Tables {
                 let own = own.unwrap_or_default();
                 entries.push(page(first_row + global.len() as u32, own.len() as u32));
                 global.extend(own.iter().map(|row| {
-                    row & 0xffff_0000 | u32::from(table.rules.get((row & 0xffff) as usize).copied().unwrap_or(0))
+                    row & 0xffff_0000
+                        | u32::from(table.rules.get((row & 0xffff) as usize).copied().unwrap_or(0))
                 }));
             }
             if !(self.rows.write(first_row as usize * 4, global.as_bytes())
@@ -217,13 +218,15 @@ impl Tables {
         self.retired_at = Some(Instant::now());
     }
 
-    /// Says what a process maps, in ascending order; replaces what was said before.
+    /// Says what a process maps, in ascending order; replaces what was said before. Returns how many
+    /// mappings were left out because one process may not have as many.
     ///
     /// # Errors
     /// There is no room for the list, or the kernel has none for the process: what was said before
     /// holds no more.
-    pub fn publish(&mut self, id: ProcessId, mappings: &[Mapping]) -> Result<(), NoRoom> {
-        let mappings = mappings.get(..MAX_MAPPINGS as usize).unwrap_or(mappings);
+    pub fn publish(&mut self, id: ProcessId, mappings: &[Mapping]) -> Result<usize, NoRoom> {
+        let (mappings, left_out) =
+            mappings.split_at_checked(MAX_MAPPINGS as usize).unwrap_or((mappings, Default::default()));
         let no_room = NoRoom(mappings.len() as u64, "mappings");
         let count = mappings.len() as u32;
         let contents = self.contents.hash_one(mappings.as_bytes());
@@ -251,7 +254,7 @@ impl Tables {
             self.leave(list);
             return Err(NoRoom(1, "processes"));
         }
-        Ok(())
+        Ok(left_out.len())
     }
 
     /// Takes back what was said of a process.

@@ -19,7 +19,8 @@ pub struct StackQuality {
     pub user_truncated: u64,
     /// User stacks that ended early, by reason: see [`StopReason::ALL`].
     pub stopped: [u64; StopReason::ALL.len()],
-    /// Stacks with frames found by following the frame pointer, for want of unwinding tables.
+    /// Stacks with guessed frames: found by following the frame pointer, for want of unwinding tables,
+    /// or by a register that functions called meanwhile may have changed.
     pub guessed: u64,
     /// No user stack although the thread has one.
     pub user_missing: u64,

@@ -16,7 +16,7 @@
 //!                "user_stacks": 40,   // records of threads that have one; each has one end:
 //!                "complete": 38, "user_truncated": 0,
 //!                "stopped_reasons": [ { "reason": "no unwinding table yet", "count": 2 } ],
-//!                "guessed": 1,        // stacks with frames from the frame pointer alone
+//!                "guessed": 1,        // stacks with frames that no table proves
 //!                "frames_unnamed_despite_symbols": 0 },   // though their file has symbols
 //!   "losses": [ { "stage": "kernel", "reason": "on-CPU ring full", "count": 1 } ],
 //!   "stacks": [                    // heaviest first

@@ -303,7 +303,7 @@ fn the_summary_says_what_is_missing() {
         summary_line(&on_cpu_profile(), &about()),
         "85 samples at 100.0 Hz, 10.0 s; lost: 3 (kernel: on-CPU ring full); \
          stacks: 92.7 % complete, 1.2 % truncated, 4.9 % stopped early (no unwinding table yet 3.7 %, \
-         no code at the return address 1.2 %), 1.2 % not readable; 2.4 % used the frame-pointer guess; \
+         no code at the return address 1.2 %), 1.2 % not readable; 2.4 % hold a guessed frame; \
          kernel stack truncated: 1.2 %; frames without a name: 6.7 % (1.0 % although their file has symbols)"
     );
     // What the picture has no room for.

@@ -13,6 +13,7 @@ mod labels;
 mod mini_debug;
 mod perf_map;
 mod resolver;
+mod trampoline;
 mod user;
 
 pub use debuginfod::Options as DebuginfodOptions;

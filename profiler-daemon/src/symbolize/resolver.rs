@@ -10,7 +10,7 @@ use super::Options;
 use super::intern::Interner;
 use super::kernel::KernelSymbols;
 use super::labels::LabelCache;
-use super::user::UserSymbols;
+use super::user::{Place, UserSymbols};
 use crate::procs::SharedTable;
 
 /// Addresses and ids to frames and labels, with everything that is remembered on the way.
@@ -52,7 +52,7 @@ impl Resolver {
 
         let mut frames = Vec::with_capacity(sample.kernel.len() + sample.user.len());
         for (depth, &address) in sample.kernel.iter().enumerate() {
-            let frame = self.kernel_frame(lookup_address(depth, address));
+            let frame = self.kernel_frame(lookup_address(depth == 0, address));
             frames.push(frame);
         }
         if !sample.kernel.is_empty() && self.kernel.is_hidden() {
@@ -60,8 +60,9 @@ impl Resolver {
         }
         let comm = &labels.comm;
         let mut flags = sample.flags;
+        let mut exact = true;
         for (depth, &address) in sample.user.iter().enumerate() {
-            let address = lookup_address(depth, address);
+            let address = lookup_address(exact, address);
             // A walk along frame pointers through code that keeps none reads whatever the register
             // held. An address where no code is says so: what lies beyond it would be invented.
             let guessed = flags.guessed && depth > 0;
@@ -69,8 +70,9 @@ impl Resolver {
                 flags.walk = WalkEnd::Stopped(StopReason::NoCode);
                 break;
             }
-            let at = (sample.process, address, sample.time);
-            self.user.frames(at, comm, &mut self.interner, &mut frames);
+            let at = Place { process: sample.process, address, time: sample.time, exact };
+            // What a signal trampoline returns to was interrupted there, and called nothing.
+            exact = self.user.frames(&at, comm, &mut self.interner, &mut frames);
         }
         if !sample.user.is_empty() {
             self.user.count(sample.process, &mut self.loss);
@@ -130,8 +132,8 @@ impl Resolver {
 
 /// Frame 0 is where the thread was. All others are return addresses, behind the call: the call
 /// itself is what ran, and it may be the last instruction of its function.
-fn lookup_address(depth: usize, address: u64) -> u64 {
-    if depth == 0 { address } else { address.saturating_sub(1) }
+fn lookup_address(exact: bool, address: u64) -> u64 {
+    if exact { address } else { address.saturating_sub(1) }
 }
 
 /// There are as many modules as the kernel has: a few hundred at most.

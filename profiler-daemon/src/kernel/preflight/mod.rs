@@ -16,7 +16,6 @@ use std::path::PathBuf;
 
 use crate::model::{Finding, Severity};
 
-
 /// Most bytes read of any one file: `/proc/kallsyms` alone has more than 10 MiB.
 const READ_LIMIT: u64 = 1 << 20;
 
