@@ -21,8 +21,8 @@ pub struct Walk {
     exact: u32,
     /// 1: `ip` is certain; 0: it was guessed, see `guessed`.
     certain: u32,
-    /// At least one frame was found by following the frame pointer, or by a register that the frames
-    /// it called may have changed.
+    /// How many frames were found by the frame pointer for want of a rule, or by a register that a
+    /// function further in may have changed.
     pub guessed: u32,
     /// One of [`verdict`], once the walk has ended.
     pub verdict: u32,
@@ -47,12 +47,20 @@ pub fn begin(scratch: &mut Scratch, registers: &Registers, pid: u32, process_sta
     start(scratch, registers);
     let walk = &mut scratch.walk;
     (walk.code.list, walk.code.first, walk.code.count) = (0, 0, 0);
-    // SAFETY: the entry is only read; an update puts another one in its place.
-    if let Some(entry) = unsafe { PROCESSES.get(pid) } {
-        if entry.start_ticks == process_start_ns / CLOCK_TICK_NS {
-            walk.code.list = entry.list;
-            walk.code.first = entry.first_mapping;
-            walk.code.count = entry.mappings;
+    // An update puts another entry in the place of this one, which may at once become another
+    // process's: what was read belongs together if its first and last field are still the same.
+    if let Some(entry) = PROCESSES.get_ptr(pid) {
+        // SAFETY: plain integers of an entry, which stays memory of the map.
+        unsafe {
+            let list = (&raw const (*entry).list).read_volatile();
+            walk.code.first = (&raw const (*entry).first_mapping).read_volatile();
+            walk.code.count = (&raw const (*entry).mappings).read_volatile();
+            let start_ticks = (&raw const (*entry).start_ticks).read_volatile();
+            if start_ticks == process_start_ns / CLOCK_TICK_NS
+                && list == (&raw const (*entry).list).read_volatile()
+            {
+                walk.code.list = list;
+            }
         }
     }
 }
@@ -134,6 +142,9 @@ pub unsafe fn step<const FAST: bool>(scratch: *mut Scratch, cache: *mut Cache) -
             caller_sp = walk.sp.wrapping_add(8 + pushed);
         }
         cfa::DEREF_SP | cfa::DEREF_BP => {
+            if how == cfa::DEREF_BP && walk.bp_lost != 0 {
+                return end(walk, verdict::NO_RULE);
+            }
             let base = if how == cfa::DEREF_SP { walk.sp } else { walk.bp };
             let at = base.wrapping_add((rule >> 32) as u16 as i16 as i64 as u64);
             let Some(value) = slot::<FAST>(walk, at) else { return end(walk, verdict::READ_FAULT) };
@@ -163,6 +174,7 @@ pub unsafe fn step<const FAST: bool>(scratch: *mut Scratch, cache: *mut Cache) -
             // a guessed address where no code is was no return address.
             if how == kind::NO_MAPPING && walk.certain == 0 {
                 walk.depth = walk.depth.saturating_sub(1);
+                walk.guessed = walk.guessed.saturating_sub(1);
                 return end(walk, verdict::NO_CODE);
             }
             if walk.bp < walk.sp || walk.bp & 7 != 0 || walk.bp_lost != 0 {
@@ -183,7 +195,8 @@ pub unsafe fn step<const FAST: bool>(scratch: *mut Scratch, cache: *mut Cache) -
     let (how_bp, bp_offset) = if guess { (bp::AT_CFA, 16_u64.wrapping_neg()) } else { (how_bp, bp_offset) };
     // The lower slot first, and it mostly is the frame pointer's.
     let mut caller_bp = walk.bp;
-    if how_bp == bp::AT_CFA || how_bp == bp::AT_BP {
+    // What lies beside a lost frame pointer is lost as well.
+    if how_bp == bp::AT_CFA || (how_bp == bp::AT_BP && walk.bp_lost == 0) {
         let base = if how_bp == bp::AT_CFA { caller_sp } else { walk.bp };
         match slot::<FAST>(walk, base.wrapping_add(bp_offset)) {
             Some(value) => caller_bp = value,
@@ -202,7 +215,7 @@ pub unsafe fn step<const FAST: bool>(scratch: *mut Scratch, cache: *mut Cache) -
     let guess = guess || inherited;
     walk.certain = if guess { 0 } else { 1 };
     if guess {
-        walk.guessed = 1;
+        walk.guessed += 1;
     }
     (walk.sp, walk.bp, walk.exact) = (caller_sp, caller_bp, 0);
     append(scratch, caller)
