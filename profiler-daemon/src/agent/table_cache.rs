@@ -72,11 +72,11 @@ mod tests {
     fn a_users_cache_lies_where_the_user_says_and_roots_where_the_system_does() {
         let path = |text: &str| Some(PathBuf::from(text));
         for (root, cache_home, home, expected) in [
-            (true, path("/users/a/.cache"), path("/users/a"), path("/var/cache/profiler")),
-            (false, path("/elsewhere"), path("/users/a"), path("/elsewhere/profiler")),
-            (false, path("relative"), path("/users/a"), path("/users/a/.cache/profiler")),
-            (false, path(""), path("/users/a"), path("/users/a/.cache/profiler")),
-            (false, None, path("/users/a"), path("/users/a/.cache/profiler")),
+            (true, path("/u/a/.cache"), path("/u/a"), path("/var/cache/profiler")),
+            (false, path("/elsewhere"), path("/u/a"), path("/elsewhere/profiler")),
+            (false, path("relative"), path("/u/a"), path("/u/a/.cache/profiler")),
+            (false, path(""), path("/u/a"), path("/u/a/.cache/profiler")),
+            (false, None, path("/u/a"), path("/u/a/.cache/profiler")),
             (false, None, path("relative"), None),
             (false, None, None, None),
         ] {
