@@ -48,7 +48,11 @@ pub enum Counter {
     UserStackRingFull = 20,
     /// Off-CPU intervals in which the clock ticked, or all of them where it takes every interval.
     OffCpuTicked = 21,
+    /// Wakers written to the ring.
+    Wakers = 22,
+    /// Wakers lost because their ring was full.
+    WakerRingFull = 23,
 }
 
 /// Number of slots in the `COUNTERS` array.
-pub const COUNTERS: u32 = 22;
+pub const COUNTERS: u32 = 24;

@@ -70,6 +70,7 @@ pub(super) fn read(ebpf: &Ebpf) -> Result<Counters, KernelError> {
     for (counter, reason) in [
         (Counter::OffCpuRingFull, "off-CPU ring full"),
         (Counter::UserStackRingFull, "off-CPU ring full: user stack"),
+        (Counter::WakerRingFull, "off-CPU ring full: waker"),
         (Counter::OffCpuBelowMinimum, "shorter than the minimum asked for"),
         (Counter::TaskStateFailed, "no memory for a thread's state"),
         (Counter::FilterFull, "process filter full"),

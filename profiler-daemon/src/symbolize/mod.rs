@@ -14,6 +14,7 @@ mod mini_debug;
 mod perf_map;
 mod resolver;
 mod user;
+mod waker;
 
 pub use debuginfod::Options as DebuginfodOptions;
 pub use resolver::Resolver;
