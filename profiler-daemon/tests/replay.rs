@@ -8,8 +8,8 @@ use profiler_common::record::{
     Header, KIND_OFF_CPU, KIND_ON_CPU, KIND_STILL_OFF_CPU, SAMPLED_BY_SESSION, VERSION,
 };
 use profiler_common::settings::CLOCK_TICK_NS;
-use profiler_daemon::model::{Detail, 
-    ClockAnchor, MonoNs, Pid, Profile, ProfileKind, RawBatch, Stage, Target, TimeRange,
+use profiler_daemon::model::{
+    ClockAnchor, Detail, MonoNs, Pid, Profile, ProfileKind, RawBatch, Stage, Target, TimeRange,
 };
 use profiler_daemon::render::{About, Format};
 use profiler_daemon::{aggregate, decode, procs, render, symbolize};
@@ -79,7 +79,8 @@ async fn replay(kind: ProfileKind, batches: Vec<RawBatch>) -> Profile {
     let options = aggregate::Options { window: None, ..aggregate::Options::default() };
     let (sessions, run) = aggregate::start(options, anchor, named_in, windows);
     let running = tokio::spawn(run);
-    let profile = sessions.open(SESSION, kind, Target::Host, MonoNs(0), Detail::default()).await.expect("running");
+    let profile =
+        sessions.open(SESSION, kind, Target::Host, MonoNs(0), Detail::default()).await.expect("running");
     for batch in batches {
         raw.send(batch).await.expect("running");
     }

@@ -21,4 +21,5 @@ mod recording;
 mod signals;
 mod survive;
 mod triggers;
+mod wakers;
 mod workloads;

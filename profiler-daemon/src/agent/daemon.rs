@@ -22,7 +22,8 @@ use crate::capture::{Captures, Limits};
 use crate::config::{self, Config, Listen};
 use crate::kernel::{Kernel, Options, preflight};
 use crate::model::{
-    Allowance, CaptureCounts, Finding, KindLoss, KindQuality, ProfileKind, Severity, Status, StoreStatus, Target, Unwinding, Window,
+    Allowance, CaptureCounts, Finding, KindLoss, KindQuality, ProfileKind, Severity, Status, StoreStatus,
+    Target, Unwinding, Window,
 };
 use crate::procs;
 use crate::store::Store;

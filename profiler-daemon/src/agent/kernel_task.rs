@@ -79,12 +79,7 @@ impl KernelHandle {
     }
 
     /// Starts recording off-CPU intervals for a session.
-    pub(super) async fn start_off_cpu(
-        &self,
-        session: u64,
-        target: Target,
-        detail: Detail,
-    ) -> Answer<MonoNs> {
+    pub(super) async fn start_off_cpu(&self, session: u64, target: Target, detail: Detail) -> Answer<MonoNs> {
         self.ask(|reply| Request::StartOffCpu { session, target, detail, reply }).await
     }
 

@@ -30,7 +30,12 @@ impl Outputs {
 
     /// Writes the profile to every place; the names of the files, for people. All formats are
     /// rendered before the first file appears.
-    pub(super) fn write(self, profile: &Profile, about: &About, view: View) -> Result<Vec<String>, AgentError> {
+    pub(super) fn write(
+        self,
+        profile: &Profile,
+        about: &About,
+        view: View,
+    ) -> Result<Vec<String>, AgentError> {
         let mut rendered = Vec::new();
         for place in self.0 {
             let format = match &place {

@@ -274,8 +274,16 @@ async fn next(sealed: &mut mpsc::Receiver<Window>) -> Option<Window> {
 async fn the_loop_seals_by_time_and_finishes_everything_at_the_end() {
     let clocks = Clocks::default();
     let (samples, mut sealed, handle, running) = run(&clocks);
-    let profile = handle.open(1, ProfileKind::OnCpu, Target::Host, MonoNs(0), Detail::default()).await.expect("open").profile;
-    let abandoned = handle.open(2, ProfileKind::OnCpu, Target::Host, MonoNs(0), Detail::default()).await.expect("open").profile;
+    let profile = handle
+        .open(1, ProfileKind::OnCpu, Target::Host, MonoNs(0), Detail::default())
+        .await
+        .expect("open")
+        .profile;
+    let abandoned = handle
+        .open(2, ProfileKind::OnCpu, Target::Host, MonoNs(0), Detail::default())
+        .await
+        .expect("open")
+        .profile;
     handle.abandon(2).await;
     samples.send(batch(vec![hit(SECOND, 1, "f")])).await.expect("running");
     taken(&samples).await;

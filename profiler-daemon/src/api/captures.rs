@@ -14,8 +14,8 @@ use crate::capture::{CaptureSpec, Captures, Cause, TargetSpec};
 use crate::model::{Allowance, Pid, ProfileKind};
 use crate::proto::capture_service_server::CaptureService;
 use crate::proto::{
-    BundlePart, Capture, CaptureLimits, GetBundleRequest, GetRequest, ListCapturesRequest, ListCapturesResponse,
-    StartRequest, StopRequest, WatchRequest,
+    BundlePart, Capture, CaptureLimits, GetBundleRequest, GetRequest, ListCapturesRequest,
+    ListCapturesResponse, StartRequest, StopRequest, WatchRequest,
 };
 
 /// Largest piece of a bundle's file in one message, bytes.

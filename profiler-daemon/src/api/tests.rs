@@ -38,7 +38,8 @@ fn seconds(seconds: i64) -> Option<prost_types::Duration> {
 
 async fn query(server: &Server, selection: Option<Selection>, format: Format) -> Result<Vec<Part>, Status> {
     let mut client = ProfileServiceClient::new(server.channel().await);
-    let stream = client.query(QueryRequest { selection, format: format.into(), wakers: false }).await?.into_inner();
+    let stream =
+        client.query(QueryRequest { selection, format: format.into(), wakers: false }).await?.into_inner();
     stream.map(|message| message.map(|message| message.part.expect("a part"))).collect().await
 }
 

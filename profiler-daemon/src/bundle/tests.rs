@@ -7,11 +7,12 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::capture::{
-    BoxFuture, CaptureSpec, CaptureState, Cause, Limits, Recorder, RecorderError, Recording, ResolveError, TargetSpec,
+    BoxFuture, CaptureSpec, CaptureState, Cause, Limits, Recorder, RecorderError, Recording, ResolveError,
+    TargetSpec,
 };
 use crate::model::{
-    Activity, Allowance, Detail, Frame, FrameKind, Labels, Pid, ProcessId, Profile, Stage, Target, TimeRange, Value, Wait,
-    Window,
+    Activity, Allowance, Detail, Frame, FrameKind, Labels, Pid, ProcessId, Profile, Stage, Target, TimeRange,
+    Value, Wait, Window,
 };
 use crate::store::StoreOptions;
 

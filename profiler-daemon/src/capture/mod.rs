@@ -154,7 +154,8 @@ impl Known {
     /// One that ended in an earlier life of the daemon.
     fn ended(stored: StoredCapture) -> Self {
         let StoredCapture { id, range, summary, about } = stored;
-        let CaptureAbout { pids, cgroup, duration, min_block, wakers, allowance, reason, cause, labels } = about;
+        let CaptureAbout { pids, cgroup, duration, min_block, wakers, allowance, reason, cause, labels } =
+            about;
         // Which processes they were is not known any more: nothing is asked about them either.
         let resolved = Target::Processes(Vec::new());
         let (_, now) = watch::channel(Capture {

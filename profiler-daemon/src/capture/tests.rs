@@ -110,7 +110,10 @@ async fn a_capture_runs_its_time_and_leaves_a_result() {
     assert!(done.ended.is_some());
     assert!(store.capture(&capture.id).is_some());
     assert_eq!(fake.stopped.load(Ordering::Relaxed), 1);
-    assert_eq!(*fake.started.lock().expect("lock"), [(Target::Host, Detail { min_block_ns: 1_000_000, wakers: false })]);
+    assert_eq!(
+        *fake.started.lock().expect("lock"),
+        [(Target::Host, Detail { min_block_ns: 1_000_000, wakers: false })]
+    );
     assert_eq!(captures.running(), 0);
 }
 
@@ -153,7 +156,10 @@ async fn requests_out_of_range_name_their_field() {
     // For a narrower target than the host every interval counts.
     let id = captures.start(CaptureSpec { target: target(&[1, 1], None), ..spec(1) }).expect("start").id;
     assert_eq!(ended(&captures, &id).await.target.pids, [Pid(1)]);
-    assert_eq!(*fake.started.lock().expect("lock"), [(Target::Host, Detail { min_block_ns: 0, wakers: true })]);
+    assert_eq!(
+        *fake.started.lock().expect("lock"),
+        [(Target::Host, Detail { min_block_ns: 0, wakers: true })]
+    );
 }
 
 #[tokio::test]

@@ -108,7 +108,9 @@ pub(super) fn frequency(text: &str) -> Result<u32, String> {
 /// A size of at least one byte: `65536`, `64KiB`, `16MiB`.
 pub(super) fn bytes(text: &str) -> Result<u64, String> {
     let size: Option<bytesize::ByteSize> = text.parse().ok();
-    size.map(|size| size.as_u64()).filter(|&size| size > 0).ok_or_else(|| "must be a size such as 16MiB".to_owned())
+    size.map(|size| size.as_u64())
+        .filter(|&size| size > 0)
+        .ok_or_else(|| "must be a size such as 16MiB".to_owned())
 }
 
 /// A process id.

@@ -9,7 +9,8 @@ use crate::cli::{
     QueryArgs, ReachArgs,
 };
 use crate::proto::{
-    self, Capture, CaptureLimits, CaptureState, GetRequest, ListCapturesRequest, StartRequest, StopRequest, Target,
+    self, Capture, CaptureLimits, CaptureState, GetRequest, ListCapturesRequest, StartRequest, StopRequest,
+    Target,
 };
 
 use super::connect::{ANSWER_DEADLINE, Daemon, request};

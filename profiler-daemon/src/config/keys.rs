@@ -280,8 +280,7 @@ pub(super) static KEYS: &[Key] = &[
         help: "CPU time of the daemon, in thousandths of a CPU, above which a capture is ended: 1 to 1000000.",
         shape: Shape::Integer,
         set: |config, texts| {
-            values::number(one(texts), 1..=1_000_000)
-                .map(|value| config.capture.max_millicpus = value)
+            values::number(one(texts), 1..=1_000_000).map(|value| config.capture.max_millicpus = value)
         },
         show: |config| Some(config.capture.max_millicpus.into()),
     },
@@ -367,7 +366,7 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         name: "webhook.targets",
         help: "Which alert labels name whose time to capture, as LABEL=KIND, tried in this order.\n\
-               Kinds: pid, comm, cgroup (path), container (id), pod (uid).",
+               Kinds: pid, comm, cgroup (path), container (id or name), pod (uid or name).",
         shape: Shape::List,
         set: |config, texts| {
             config.webhook.targets = texts.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;

@@ -109,7 +109,7 @@ fn color(text: &str) -> Color {
 /// The colour of a pseudo frame: fixed, so that a reason is known by it in every picture.
 fn marker_color(text: &str) -> Color {
     let (r, g, b) = match text {
-        name::WOKEN_BY => (60, 60, 60),
+        name::WOKEN_BY => (250, 235, 140),
         "[run-queue]" => (240, 120, 200),
         "[preempted]" => (200, 80, 160),
         "[blocked: io]" => (70, 90, 190),

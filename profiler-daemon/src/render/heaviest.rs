@@ -59,7 +59,11 @@ pub fn heaviest(profile: &Profile, limit: usize) -> Vec<HeavyStack> {
         let mut wakers: Vec<_> = wakers.into_iter().collect();
         wakers.sort_by_key(|&(_, value)| Reverse(value));
         let wakers = wakers.into_iter().take(WAKERS).map(|(waker, value)| HeavyWaker {
-            comm: if waker.labels.pid.0 == 0 { waker.labels.comm.to_string() } else { name::comm(waker.labels) },
+            comm: if waker.labels.pid.0 == 0 {
+                waker.labels.comm.to_string()
+            } else {
+                name::comm(waker.labels)
+            },
             pid: waker.labels.pid,
             frames: texts(waker.stack),
             value,

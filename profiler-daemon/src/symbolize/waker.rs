@@ -96,7 +96,8 @@ mod tests {
         assert!(cut_interrupted(&mut timer));
         assert_eq!(names(&timer).last(), Some(&"asm_sysvec_apic_timer_interrupt"));
         // Sent to its own host: the soft interrupt is the sender's doing.
-        let mut loopback = stack(&["try_to_wake_up", "handle_softirqs", "__local_bh_enable_ip", "tcp_sendmsg"]);
+        let mut loopback =
+            stack(&["try_to_wake_up", "handle_softirqs", "__local_bh_enable_ip", "tcp_sendmsg"]);
         assert!(!cut_interrupted(&mut loopback));
         assert_eq!(loopback.len(), 4);
     }

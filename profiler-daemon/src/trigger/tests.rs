@@ -173,7 +173,7 @@ async fn labels_name_the_target() {
         (r#","pid":"4000000000""#, ["label pid=\"4000000000\"", "no process"]),
         (r#","comm":"no-such-name""#, ["label comm=\"no-such-name\"", "no process has this name"]),
         (r#","cgroup":"/no/such""#, ["label cgroup=\"/no/such\"", "no cgroup"]),
-        (r#","container":"app""#, ["label container=\"app\"", "is not the id of a container"]),
+        (r#","container":"app""#, ["label container=\"app\"", "nor the id of a container"]),
         (r#","container":"docker://feedfeedfeed0123""#, ["label container=", "no cgroup"]),
     ] {
         let outcome = one(&set, &payload("3", NOON, labels));

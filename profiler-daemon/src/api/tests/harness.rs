@@ -13,10 +13,12 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::api::{Endpoints, Listener, ServeError, Services, Webhook, bind, serve};
 use crate::bundle::{self, Bundles};
-use crate::capture::{BoxFuture, Captures, Limits, Recorder, RecorderError, Recording, ResolveError, TargetSpec};
+use crate::capture::{
+    BoxFuture, Captures, Limits, Recorder, RecorderError, Recording, ResolveError, TargetSpec,
+};
 use crate::model::{
-    Activity, Detail, Finding, Frame, FrameKind, HostFacts, KindLoss, KindQuality, Labels, Pid, Pressure, Profile,
-    ProfileKind, Severity, StackQuality, Stage, Status, Target, TimeRange, Value, Window,
+    Activity, Detail, Finding, Frame, FrameKind, HostFacts, KindLoss, KindQuality, Labels, Pid, Pressure,
+    Profile, ProfileKind, Severity, StackQuality, Stage, Status, Target, TimeRange, Value, Window,
 };
 use crate::store::{Store, StoreOptions};
 use crate::trigger::{self, Triggers};

@@ -110,7 +110,9 @@ pub(super) fn read_message(
     let mut total = Value::default();
     let columns = message.labels.iter().zip(&message.stack).zip(&message.activity);
     let values = message.count.iter().zip(&message.rest_ns);
-    for (at, (((&labels_step, &stack_step), &activity), (&count, &rest_ns))) in columns.zip(values).enumerate() {
+    for (at, (((&labels_step, &stack_step), &activity), (&count, &rest_ns))) in
+        columns.zip(values).enumerate()
+    {
         labels = labels.wrapping_add(labels_step as u32);
         stack = stack.wrapping_add(stack_step as u32);
         let activity = activity_of(activity)?;

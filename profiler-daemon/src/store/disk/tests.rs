@@ -12,8 +12,8 @@ use std::time::{Duration, SystemTime};
 use super::open::FILE;
 use super::tables::{FORMAT, FORMAT_KEY, META};
 use crate::model::{
-    Activity, Allowance, Frame, FrameKind, Key, Labels, Pid, Profile, ProfileKind, Selector, StackQuality, TimeRange, Value,
-    Wait, Window,
+    Activity, Allowance, Frame, FrameKind, Key, Labels, Pid, Profile, ProfileKind, Selector, StackQuality,
+    TimeRange, Value, Wait, Window,
 };
 use crate::store::{CaptureAbout, CaptureResult, Queried, Store, StoreError, StoreOptions, Summary};
 
