@@ -57,7 +57,11 @@ pub enum Counter {
     OffCpuPointerWalkNs = 24,
     /// Measuring run: frames they found.
     OffCpuPointerWalkFrames = 25,
+    /// Wakers written to the ring.
+    Wakers = 26,
+    /// Wakers lost because their ring was full.
+    WakerRingFull = 27,
 }
 
 /// Number of slots in the `COUNTERS` array.
-pub const COUNTERS: u32 = 26;
+pub const COUNTERS: u32 = 28;

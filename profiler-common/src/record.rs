@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::limits::COMM_LEN;
 
 /// Version of this layout. A reader refuses records of another one.
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
 
 /// A hit of the on-CPU sampler.
 pub const KIND_ON_CPU: u8 = 1;
@@ -27,6 +27,14 @@ pub const KIND_EXIT: u8 = 6;
 /// The user stack of off-CPU intervals, written apart from them. `sequence` names the last interval
 /// it belongs to and `task_state` the first, `site` where the thread waited.
 pub const KIND_USER_STACK: u8 = 7;
+
+/// Who ended the blocked part of an off-CPU interval: the header and the frames are the waker's, and
+/// the record comes before the interval's own. `site` is the pid of the thread that was woken,
+/// `task_state` its tid, `preempted_ns` the start of its process as in [`Header::process_start_ns`],
+/// `sequence` the interval, `blocked_ns` its length so far.
+///
+/// The thread that ran is not the waker where an interrupt hit it: the kernel frames tell.
+pub const KIND_WAKER: u8 = 8;
 
 /// The kernel stack was cut at the kernel's own depth limit.
 pub const FLAG_KERNEL_TRUNCATED: u8 = 1 << 0;

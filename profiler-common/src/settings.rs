@@ -39,8 +39,8 @@ pub struct Settings {
     pub sessions: u32,
     /// Off-CPU: 1 where `rseq:rseq_update` fires whenever a thread goes back to user mode.
     pub rseq: u32,
-    /// Keeps the size a multiple of 8.
-    pub padding: u32,
+    /// Off-CPU: 1 while a session wants to know who wakes its threads.
+    pub wakers: u32,
 }
 
 /// Longest period of the off-CPU clock, ns: the programs scale it in 64 bits.

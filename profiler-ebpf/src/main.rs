@@ -18,6 +18,7 @@ mod rules;
 mod sweep;
 mod task;
 mod user_stack;
+mod waker;
 mod walk;
 mod window;
 
@@ -42,6 +43,13 @@ pub fn off_cpu_switch(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_wakeup")]
 pub fn off_cpu_wakeup(ctx: BtfTracePointContext) -> i32 {
     offcpu::wakeup(&ctx);
+    0
+}
+
+/// A thread is about to be woken by the one that runs here.
+#[btf_tracepoint(function = "sched_waking")]
+pub fn off_cpu_waking(ctx: BtfTracePointContext) -> i32 {
+    waker::waking(&ctx);
     0
 }
 

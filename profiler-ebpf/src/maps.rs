@@ -111,7 +111,7 @@ pub static ROWS: Array<[u32; ROWS_PER_CHUNK]> = Array::with_max_entries(1, MMAPA
 #[map]
 pub static RULES: Array<u64> = Array::with_max_entries(MAX_RULES, MMAPABLE);
 
-// One cache for each CPU and kind of program. Values of per-CPU arrays are limited to 32 KiB, so
+// One cache for each CPU and kind of program; programs that cannot interrupt each other share one. Values of per-CPU arrays are limited to 32 KiB, so
 // these are plain arrays, indexed by CPU.
 #[map]
 pub static ON_CPU_CACHE: Array<Cache> = Array::with_max_entries(1, 0);

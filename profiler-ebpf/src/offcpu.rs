@@ -168,7 +168,7 @@ fn switch_in(ctx: &BtfTracePointContext, settings: &Settings, now: u64) {
 /// Whether off-CPU time of this thread could be recorded at all. Never our own: it would record its
 /// recording.
 #[inline(always)]
-fn eligible(settings: &Settings, task: Task) -> bool {
+pub fn eligible(settings: &Settings, task: Task) -> bool {
     if task::tid(task) == 0 || task::tgid(task) == kernel!(self_tgid) {
         return false;
     }

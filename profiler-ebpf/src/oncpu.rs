@@ -97,7 +97,7 @@ fn cache() -> Option<*mut Cache> {
 /// The kernel's own walk of its stack, written `offset` bytes into the frames. Bytes, or a negative
 /// error.
 #[inline(always)]
-fn kernel_stack(ctx: &PerfEventContext, scratch: *mut Scratch, offset: u64) -> i64 {
+pub fn kernel_stack(ctx: &impl EbpfContext, scratch: *mut Scratch, offset: u64) -> i64 {
     let offset = clamp(offset as i64, MAX_USER_FRAMES * 8) as usize;
     // SAFETY: `offset` and as many kernel frames as may come lie within the frames.
     unsafe {

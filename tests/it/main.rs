@@ -23,4 +23,5 @@ mod recording;
 mod signals;
 mod survive;
 mod triggers;
+mod wakers;
 mod workloads;

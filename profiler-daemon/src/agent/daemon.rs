@@ -21,13 +21,14 @@ use crate::capture::{Captures, Limits};
 use crate::config::{self, Config, Listen};
 use crate::kernel::{self, Kernel, Options, preflight};
 use crate::model::{
-    Finding, KindLoss, KindQuality, ProfileKind, Severity, Status, StoreStatus, Target, Unwinding, Window,
+    Allowance, CaptureCounts, Finding, KindLoss, KindQuality, ProfileKind, Severity, Status, StoreStatus,
+    Target, Unwinding, Window,
 };
 use crate::procs;
 use crate::store::Store;
 use crate::symbolize;
 use crate::telemetry::metrics;
-use crate::trigger;
+use crate::trigger::{self, Triggers};
 
 /// Sealed windows that may wait for the store.
 const WINDOWS: usize = 8;
@@ -107,6 +108,11 @@ async fn run(config: &Config) -> Result<(), AgentError> {
     let limits = Limits {
         max_duration: config.capture.max_duration,
         max_running: config.capture.max_running as usize,
+        allowance: Allowance {
+            events_per_second: config.capture.max_events.into(),
+            bytes: config.capture.max_bytes,
+            millicpus: config.capture.max_millicpus.into(),
+        },
         ..Limits::default()
     };
     let captures = Arc::new(Captures::new(recorder, Arc::clone(&store), limits));
@@ -122,6 +128,7 @@ async fn run(config: &Config) -> Result<(), AgentError> {
         stacks: pipeline.stacks(),
         store: Arc::clone(&store),
         captures: Arc::clone(&captures),
+        triggers: Arc::clone(&triggered.triggers),
         unwinding: pipeline.unwinding().snapshot(),
     };
     let kept = Arc::clone(&store);
@@ -239,6 +246,7 @@ struct Observer {
     stacks: Arc<Mutex<KindQuality>>,
     store: Arc<Store>,
     captures: Arc<Captures>,
+    triggers: Arc<Triggers>,
     unwinding: Arc<Mutex<Unwinding>>,
 }
 
@@ -248,6 +256,7 @@ impl Observer {
         let stored = self.store.stats();
         let mut loss = self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone();
         loss.merge(&stored.loss);
+        let [started, refused] = self.captures.counts();
         Status {
             started: self.started,
             cpu_time: own_cost::cpu_time(),
@@ -272,6 +281,7 @@ impl Observer {
             oldest: stored.oldest,
             newest: stored.newest,
             captures_running: self.captures.running() as u32,
+            captures: CaptureCounts { started, refused, alerts: self.triggers.alert_counts() },
             unwinding: *self.unwinding.lock().unwrap_or_else(PoisonError::into_inner),
         }
     }

@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 use super::events::Events;
 use crate::decode::{self, Join, Record};
 use crate::kernel::{self, Counters, Kernel, KernelError};
-use crate::model::{KindLoss, MonoNs, ProcessChange, ProcessEvent, RawBatch, Stage, Target};
+use crate::model::{Detail, KindLoss, MonoNs, ProcessChange, ProcessEvent, RawBatch, Stage, Target};
 
 /// How often the rings are drained when nothing wakes us. A wake-up for each record would cost
 /// more than the records.
@@ -36,7 +36,7 @@ const SWEEP_BEFORE: Duration = Duration::from_millis(200);
 /// What can be asked of the task.
 enum Request {
     StartOnCpu { frequency_hz: u32, target: Target, reply: Reply<MonoNs> },
-    StartOffCpu { session: u64, target: Target, min_block_ns: u64, reply: Reply<MonoNs> },
+    StartOffCpu { session: u64, target: Target, detail: Detail, reply: Reply<MonoNs> },
     SetFrequency { frequency_hz: u32, reply: Reply<()> },
     SetClock { clock: Option<Clock>, reply: Reply<()> },
     End { session: u64, on_cpu: bool, reply: Reply<()> },
@@ -85,13 +85,8 @@ impl KernelHandle {
     }
 
     /// Starts recording off-CPU intervals for a session.
-    pub(super) async fn start_off_cpu(
-        &self,
-        session: u64,
-        target: Target,
-        min_block_ns: u64,
-    ) -> Answer<MonoNs> {
-        self.ask(|reply| Request::StartOffCpu { session, target, min_block_ns, reply }).await
+    pub(super) async fn start_off_cpu(&self, session: u64, target: Target, detail: Detail) -> Answer<MonoNs> {
+        self.ask(|reply| Request::StartOffCpu { session, target, detail, reply }).await
     }
 
     /// Changes the frequency of the on-CPU sampler.
@@ -231,7 +226,11 @@ impl Task {
         let mut events = Vec::new();
         let join = &mut self.join;
         let more = self.kernel.drain(|bytes| match decode::record(bytes) {
-            Ok(Record::Sample(sample)) => batch.samples.push(*sample),
+            Ok(Record::Sample(mut sample)) => {
+                join.give_waker(&mut sample);
+                batch.samples.push(*sample);
+            }
+            Ok(Record::Woken(woken)) => join.woken(*woken),
             Ok(Record::Half(half)) => join.half(*half, |sample| batch.samples.push(sample)),
             Ok(Record::UserStack(stack)) => join.user_stack(*stack, |sample| batch.samples.push(sample)),
             Ok(Record::Event(event)) => events.push(event),
@@ -242,6 +241,7 @@ impl Task {
             }
         });
         join.release(kernel::now(), |sample| batch.samples.push(sample));
+        batch.loss.off_cpu.add(Stage::Decode, "waker without its interval", join.take_wakers_lost());
         self.watch(events);
         batch.events_before = self.events.last();
         (batch, more)
@@ -266,8 +266,8 @@ impl Task {
                 self.frequency_hz = if started.is_ok() { frequency_hz } else { 0 };
                 let _gone = reply.send(started);
             }
-            Request::StartOffCpu { session, target, min_block_ns, reply } => {
-                let _gone = reply.send(self.kernel.start_off_cpu(session, target, min_block_ns));
+            Request::StartOffCpu { session, target, detail, reply } => {
+                let _gone = reply.send(self.kernel.start_off_cpu(session, target, detail));
             }
             Request::SetFrequency { frequency_hz, reply } => {
                 let set = self.kernel.set_frequency(frequency_hz);

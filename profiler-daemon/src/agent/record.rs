@@ -18,8 +18,8 @@ use crate::aggregate;
 use crate::cli::{RecordArgs, RecordTarget, WalkRun};
 use crate::config;
 use crate::kernel::{self, Kernel, Options, Runs, Walks, preflight};
-use crate::model::{Pid, Profile, ProfileKind, Target, TimeRange};
-use crate::render::{self, About};
+use crate::model::{Detail, Pid, Profile, ProfileKind, Target, TimeRange};
+use crate::render::{self, About, View};
 use crate::symbolize;
 
 const SESSION: u64 = 1;
@@ -70,9 +70,9 @@ async fn run(args: &RecordArgs) -> Result<(), AgentError> {
         () = stop.received() => return Err(AgentError::NoData("stopped before it began".to_owned())),
     }
     let sessions = pipeline.sessions();
-    let min_block_ns = args.min_block().as_nanos() as u64;
-    let spec = SessionSpec { session: SESSION, kind, target: target.clone(), min_block_ns, frequency_hz };
-    let profile = sessions.start(spec).await?;
+    let detail = Detail { min_block_ns: args.min_block().as_nanos() as u64, wakers: args.wakers };
+    let spec = SessionSpec { session: SESSION, kind, target: target.clone(), detail, frequency_hz };
+    let profile = sessions.start(spec).await?.profile;
 
     let started = SystemTime::now();
     let child = child.map(StoppedChild::release).transpose()?;
@@ -201,7 +201,8 @@ fn finish(
         return Err(AgentError::NoData(why_empty(args, profile, range)));
     }
     let about = About { title: title(args), range, covered: range.length(), command: Some(command_line()) };
-    let files = outputs.write(profile, &about)?;
+    let view = if args.wakers { View::Wakers } else { View::Waits };
+    let files = outputs.write(profile, &about, view)?;
     talk.say(&render::summary_line(profile, &about));
     if !files.is_empty() {
         talk.say(&format!("wrote {}", files.join(", ")));

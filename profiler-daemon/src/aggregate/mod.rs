@@ -8,6 +8,7 @@ mod windows;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
@@ -16,7 +17,9 @@ use tokio::time::{Instant, MissedTickBehavior};
 use self::session::Sessions;
 use self::waits::Waits;
 use self::windows::Windows;
-use crate::model::{Batch, ClockAnchor, MonoNs, Profile, ProfileKind, Target, WaitRules, Window};
+use crate::model::{
+    Batch, ClockAnchor, Detail, MonoNs, Profile, ProfileKind, Target, Usage, WaitRules, Window,
+};
 
 /// How late a sample may be and still find its window open.
 const GRACE: Duration = Duration::from_secs(1);
@@ -63,10 +66,21 @@ pub struct OpenSession {
     pub target: Target,
     /// Nothing before this instant counts: intervals are clipped to it.
     pub not_before: MonoNs,
-    /// Off-CPU intervals shorter than this are left out, ns.
-    pub min_block_ns: u64,
+    /// Which off-CPU intervals, and what of them.
+    pub detail: Detail,
     /// Where the finished profile goes.
     pub reply: oneshot::Sender<Profile>,
+    /// Where it says what it has taken.
+    pub usage: Arc<Usage>,
+}
+
+/// A session that was opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// Yields the profile once a batch names the session in [`Batch::ended`], or the samples end.
+    pub profile: oneshot::Receiver<Profile>,
+    /// What it has taken so far.
+    pub usage: Arc<Usage>,
 }
 
 #[derive(Debug)]
@@ -86,8 +100,7 @@ pub struct Closed;
 
 impl Handle {
     /// Opens a session. Records that are sent to the aggregator after this returns are seen by
-    /// it. The receiver yields the profile once a batch names the session in
-    /// [`Batch::ended`], or the samples end.
+    /// it.
     ///
     /// # Errors
     /// [`Closed`] when the aggregator has ended.
@@ -97,12 +110,14 @@ impl Handle {
         kind: ProfileKind,
         target: Target,
         not_before: MonoNs,
-        min_block_ns: u64,
-    ) -> Result<oneshot::Receiver<Profile>, Closed> {
+        detail: Detail,
+    ) -> Result<Opened, Closed> {
         let (reply, profile) = oneshot::channel();
-        let open = OpenSession { session, kind, target, not_before, min_block_ns, reply };
+        let usage = Arc::default();
+        let open =
+            OpenSession { session, kind, target, not_before, detail, reply, usage: Arc::clone(&usage) };
         self.0.send(Request::Open(open)).await.map_err(|_| Closed)?;
-        Ok(profile)
+        Ok(Opened { profile, usage })
     }
 
     /// Forgets a session and what it saw. Dropping its receiver does the same, a little later.

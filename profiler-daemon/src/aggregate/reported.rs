@@ -104,6 +104,7 @@ mod tests {
                 open,
                 sampled: Sampled { by_session: false, by_clock },
             },
+            waker: None,
         }
     }
 

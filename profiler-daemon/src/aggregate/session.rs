@@ -1,12 +1,15 @@
 //! The sessions that are still open: which samples are theirs, and how much of each.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
 use super::OpenSession;
 use super::windows::kind_of;
-use crate::model::{Batch, Labels, Measure, MonoNs, Profile, ProfileKind, Sample, Stage, Target};
+use crate::model::{
+    Batch, Detail, Labels, Measure, MonoNs, Profile, ProfileKind, Sample, Stage, Target, Usage,
+};
 
 /// All open sessions. Those that run at a time are few; a list is enough.
 #[derive(Debug)]
@@ -21,10 +24,11 @@ impl Sessions {
     }
 
     pub(super) fn open(&mut self, open: OpenSession) {
-        let OpenSession { session, kind, target, not_before, min_block_ns, reply } = open;
+        let OpenSession { session, kind, target, not_before, detail, reply, usage } = open;
         let profile = Profile::new(kind);
         let max_rows = self.max_rows;
-        let session = Session { session, target, not_before, min_block_ns, max_rows, profile };
+        let session =
+            Session { session, target, not_before, detail, max_rows, profile, usage, measured_rows: 0 };
         self.open.push((session, reply));
     }
 
@@ -97,9 +101,12 @@ struct Session {
     session: u64,
     target: Target,
     not_before: MonoNs,
-    min_block_ns: u64,
+    detail: Detail,
     max_rows: usize,
     profile: Profile,
+    usage: Arc<Usage>,
+    /// Rows when the profile's memory was last told.
+    measured_rows: usize,
 }
 
 impl Session {
@@ -111,6 +118,12 @@ impl Session {
             }
         }
         self.profile.loss.merge(&batch.loss.of(self.profile.kind()));
+        // Measuring goes through the whole profile: only where it has grown by a part.
+        let rows = self.profile.row_count();
+        if rows - self.measured_rows > self.measured_rows / 16 {
+            self.usage.set_bytes(self.profile.memory_bytes() as u64);
+            self.measured_rows = rows;
+        }
     }
 
     fn insert_sample(&mut self, sample: &Sample) {
@@ -129,10 +142,12 @@ impl Session {
         }
         let whole_ns = off_cpu_ns(sample.measure);
         // The minimum is about the interval, not about the part of it that this session saw.
-        if whole_ns.is_some_and(|ns| ns < self.min_block_ns) || off_cpu_ns(measure) == Some(0) {
+        if whole_ns.is_some_and(|ns| ns < self.detail.min_block_ns) || off_cpu_ns(measure) == Some(0) {
             return;
         }
-        let sample = Sample { measure, ..sample.clone() };
+        let waker = sample.waker.clone().filter(|_| self.detail.wakers);
+        let sample = Sample { measure, waker, ..sample.clone() };
+        self.usage.add_events(1);
         if !self.profile.add_within(&sample, self.max_rows) {
             self.profile.loss.add(Stage::Pipeline, "session full", 1);
         }

@@ -30,6 +30,7 @@ fn sample(time_ns: u64, pid: u32, function: &str, measure: Measure) -> Sample {
         stack: Arc::new([Arc::new(frame)]),
         flags: StackFlags::default(),
         measure,
+        waker: None,
     }
 }
 
@@ -149,7 +150,9 @@ fn finish(
     let mut sessions = Sessions::new(1000);
     let (reply, mut profile) = oneshot::channel();
     let not_before = MonoNs(not_before);
-    sessions.open(OpenSession { session: 1, kind, target, not_before, min_block_ns, reply });
+    let detail = Detail { min_block_ns, wakers: false };
+    let usage = Arc::default();
+    sessions.open(OpenSession { session: 1, kind, target, not_before, detail, reply, usage });
     for batch in batches {
         sessions.insert(batch);
     }
@@ -192,7 +195,8 @@ fn another_sessions_sweep_is_not_counted() {
     let mut sessions = Sessions::new(1000);
     let (reply, mut profile) = oneshot::channel();
     let (kind, not_before) = (ProfileKind::OffCpu, MonoNs(0));
-    sessions.open(OpenSession { session: 2, kind, target: Target::Host, not_before, min_block_ns: 0, reply });
+    let (detail, usage) = (Detail::default(), Arc::default());
+    sessions.open(OpenSession { session: 2, kind, target: Target::Host, not_before, detail, reply, usage });
     sessions.insert(&ending(vec![interval(SECOND, 1, 100 * MS, 1, true)]));
     assert!(profile.try_recv().is_err(), "it was session 1 that ended");
     sessions.finish_all();
@@ -270,8 +274,16 @@ async fn next(sealed: &mut mpsc::Receiver<Window>) -> Option<Window> {
 async fn the_loop_seals_by_time_and_finishes_everything_at_the_end() {
     let clocks = Clocks::default();
     let (samples, mut sealed, handle, running) = run(&clocks);
-    let profile = handle.open(1, ProfileKind::OnCpu, Target::Host, MonoNs(0), 0).await.expect("open");
-    let abandoned = handle.open(2, ProfileKind::OnCpu, Target::Host, MonoNs(0), 0).await.expect("open");
+    let profile = handle
+        .open(1, ProfileKind::OnCpu, Target::Host, MonoNs(0), Detail::default())
+        .await
+        .expect("open")
+        .profile;
+    let abandoned = handle
+        .open(2, ProfileKind::OnCpu, Target::Host, MonoNs(0), Detail::default())
+        .await
+        .expect("open")
+        .profile;
     handle.abandon(2).await;
     samples.send(batch(vec![hit(SECOND, 1, "f")])).await.expect("running");
     taken(&samples).await;
@@ -287,7 +299,7 @@ async fn the_loop_seals_by_time_and_finishes_everything_at_the_end() {
     assert_eq!(functions(&next(&mut sealed).await.expect("the open window"), ProfileKind::OnCpu), ["g"]);
     assert_eq!(profile.await.expect("a profile").total().count, 2);
     assert!(abandoned.await.is_err());
-    let late = handle.open(3, ProfileKind::OnCpu, Target::Host, MonoNs(0), 0).await;
+    let late = handle.open(3, ProfileKind::OnCpu, Target::Host, MonoNs(0), Detail::default()).await;
     assert_eq!(late.err(), Some(Closed));
 }
 
@@ -316,7 +328,8 @@ async fn a_session_nobody_waits_for_is_forgotten() {
     let mut sessions = Sessions::new(1000);
     let (reply, profile) = oneshot::channel();
     let (kind, not_before) = (ProfileKind::OnCpu, MonoNs(0));
-    sessions.open(OpenSession { session: 1, kind, target: Target::Host, not_before, min_block_ns: 0, reply });
+    let (detail, usage) = (Detail::default(), Arc::default());
+    sessions.open(OpenSession { session: 1, kind, target: Target::Host, not_before, detail, reply, usage });
     sessions.forget_unwanted();
     assert_eq!(sessions.count(), 1);
     drop(profile);

@@ -83,7 +83,8 @@ impl Windows {
             if matches!(sample.measure, Measure::OnCpu { .. }) {
                 self.insert_sample(sample, at);
             } else if let Some(measure) = self.reported.news(sample, at) {
-                self.insert_sample(&Sample { measure, ..sample.clone() }, at);
+                // Wakers are the detail of sessions; here they would make many rows of one.
+                self.insert_sample(&Sample { measure, waker: None, ..sample.clone() }, at);
             }
         }
         let Some(newest) = self.open.back_mut() else { return };

@@ -208,6 +208,12 @@ pub(super) fn capture(capture: &capture::Capture) -> proto::Capture {
         summary: capture.summary.as_ref().map(summary),
         cause: capture.cause.to_string(),
         labels: capture.cause.labels().iter().cloned().collect(),
+        wakers: capture.wakers,
+        limits: Some(proto::CaptureLimits {
+            events_per_second: capture.allowance.events_per_second,
+            bytes: capture.allowance.bytes,
+            millicpus: capture.allowance.millicpus,
+        }),
     }
 }
 

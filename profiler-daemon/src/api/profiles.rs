@@ -17,7 +17,7 @@ use crate::proto::{
     DiffRequest, ListRequest, ListResponse, QueryRequest, QueryResponse, ReportRequest, ReportResponse,
     Selection, TopRequest, TopResponse, WatchWindowsRequest,
 };
-use crate::render::{self, Format, TopOptions};
+use crate::render::{self, Format, TopOptions, View};
 use crate::store::{containers, processes};
 
 /// Largest piece of a rendered profile in one message, bytes.
@@ -42,11 +42,12 @@ impl ProfileService for Profiles {
     type WatchStream = WindowStream;
 
     async fn query(&self, request: Request<QueryRequest>) -> Result<Response<Self::QueryStream>, Status> {
-        let QueryRequest { selection, format } = request.into_inner();
+        let QueryRequest { selection, format, wakers } = request.into_inner();
+        let view = if wakers { View::Wakers } else { View::Waits };
         let format = convert::format(format)?;
         let question = question("selection", selection)?;
         let chunks = self.queries.answer(question, move |answer| {
-            let rendered = answer.render(format)?;
+            let rendered = answer.render(format, view)?;
             let summary = Part::Summary(convert::summary(&answer.summary));
             let text = format != Format::Pprof;
             Ok(Chunks { summary: Some(summary), pieces: Pieces::of(rendered, text) })

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use crate::cli::{Destination, Endpoint, Exit, FlamegraphArgs, PendingFile};
+use crate::cli::{Destination, Endpoint, Exit, FlamegraphArgs, PendingFile, Rendering};
 use crate::proto::query_response::Part;
 use crate::proto::{self, QueryRequest};
 use crate::render::Format;
@@ -17,20 +17,22 @@ use super::{Failure, summary};
 /// No daemon, no data, a refused query, an output that cannot be written.
 pub async fn flamegraph(args: &FlamegraphArgs) -> Result<(), Failure> {
     let selection = summary::selection(&args.query, args.capture.as_deref());
-    fetch(&args.reach.connect, selection, &args.rendering.destination()).await
+    fetch(&args.reach.connect, selection, &args.rendering).await
 }
 
-/// Writes the flame graph of a selection to its destination.
+/// Writes the flame graph of a selection as wanted.
 pub(super) async fn fetch(
     endpoint: &Endpoint,
     selection: proto::Selection,
-    destination: &Destination,
+    rendering: &Rendering,
 ) -> Result<(), Failure> {
+    let destination = rendering.destination();
     // An output that cannot be written is known before the daemon has worked for it.
-    let mut sink = Sink::open(destination)?;
+    let mut sink = Sink::open(&destination)?;
     let daemon = Daemon::connect(endpoint).await?;
     let until = Instant::now() + RENDER_DEADLINE;
-    let question = QueryRequest { selection: Some(selection), format: format(destination.format()).into() };
+    let format = format(destination.format()).into();
+    let question = QueryRequest { selection: Some(selection), format, wakers: rendering.wakers };
     let mut profiles = daemon.profiles();
     let mut parts =
         daemon.answer(RENDER_DEADLINE, profiles.query(request(question, RENDER_DEADLINE))).await?;

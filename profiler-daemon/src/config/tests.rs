@@ -69,7 +69,10 @@ fn every_key_from_every_layer() {
         debuginfod_cache_bytes: 32 << 20,
     };
     assert_eq!(config.symbols, symbols);
-    assert_eq!(config.capture, Capture { max_duration: Duration::from_secs(60), max_running: 8 });
+    assert_eq!(
+        config.capture,
+        Capture { max_duration: Duration::from_secs(60), max_running: 8, ..Config::default().capture }
+    );
     assert_eq!(config.log.format, LogFormat::Json);
     // What is shown is what is read.
     assert_eq!(load(&config.to_toml(), &[], &[]).expect("valid").config, config);

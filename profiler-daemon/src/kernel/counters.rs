@@ -80,6 +80,7 @@ pub(super) fn read(ebpf: &Ebpf) -> Result<Counters, KernelError> {
         (Counter::OffCpuRingFull, "off-CPU ring full"),
         (Counter::UserStackRingFull, "off-CPU ring full: user stack"),
         (Counter::SweptRingFull, "off-CPU ring full: still blocked"),
+        (Counter::WakerRingFull, "off-CPU ring full: waker"),
         (Counter::TaskStateFailed, "no memory for a thread's state"),
         (Counter::FilterFull, "process filter full"),
     ] {

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use profiler_common::settings::{MAX_CLOCK_PERIOD_NS, SETTINGS_OFF_CPU, SETTINGS_ON_CPU, Settings};
 
-use crate::model::{MonoNs, ProcessEvent, SamplerKind, Target};
+use crate::model::{Detail, MonoNs, ProcessEvent, SamplerKind, Target};
 
 pub use counters::{Counters, UserStacks, WalkCosts, Walks};
 pub use load::{KernelError, Options, Runs};
@@ -55,7 +55,7 @@ pub struct Kernel {
 #[derive(Clone, Debug)]
 struct Session {
     target: Target,
-    min_block_ns: u64,
+    detail: Detail,
 }
 
 impl Kernel {
@@ -170,10 +170,10 @@ impl Kernel {
         &mut self,
         session: u64,
         target: Target,
-        min_block_ns: u64,
+        detail: Detail,
     ) -> Result<MonoNs, KernelError> {
         self.follow_command(&target)?;
-        self.sessions.insert(session, Session { target, min_block_ns });
+        self.sessions.insert(session, Session { target, detail });
         let started = self.apply_off_cpu();
         if started.is_err() {
             self.sessions.remove(&session);
@@ -268,10 +268,12 @@ impl Kernel {
         let targets: Vec<Target> = self.sessions.values().map(|session| session.target.clone()).collect();
         self.filter.set_targets(SamplerKind::OffCpu, &targets)?;
         let min_block_ns =
-            self.sessions.values().map(|session| session.min_block_ns).min().unwrap_or_default();
+            self.sessions.values().map(|session| session.detail.min_block_ns).min().unwrap_or_default();
         // Sessions take every interval: their clocks are those of T = 0.
         let period_ns = self.clock.unwrap_or_default().as_nanos().min(u128::from(MAX_CLOCK_PERIOD_NS)) as u64;
         let opened_ns = self.off_cpu.attach(&mut self.ebpf, &mut self.types)?;
+        let wakers = self.sessions.values().any(|session| session.detail.wakers);
+        let wakers = self.off_cpu.wakers(&mut self.ebpf, &mut self.types, wakers);
         let settings = Settings {
             opened_ns,
             min_block_ns,
@@ -279,6 +281,7 @@ impl Kernel {
             clock: u32::from(self.clock.is_some()),
             sessions: u32::from(!self.sessions.is_empty()),
             rseq: u32::from(self.off_cpu.rseq()),
+            wakers: u32::from(wakers),
             // Kernel threads mostly wait for work; their waits say nothing about a service.
             skip_kernel_threads: 1,
             ..self.filter.settings(SamplerKind::OffCpu)

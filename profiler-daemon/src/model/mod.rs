@@ -1,6 +1,7 @@
 //! Plain values that flow through the stages: no I/O, no async, nothing that can fail for good data.
 
 mod batch;
+mod counts;
 mod event;
 mod finding;
 mod frame;
@@ -16,10 +17,13 @@ mod selector;
 mod status;
 mod target;
 mod time;
+mod usage;
 mod wait;
 mod wait_rules;
+mod waker;
 
 pub use batch::{Batch, KindLoss, KindQuality, RawBatch, Window};
+pub use counts::{CaptureCounts, Counts};
 pub use event::{FileKey, MappedCode, ProcessChange, ProcessEvent};
 pub use finding::{Finding, Severity};
 pub use frame::{Frame, FrameKind, Module, SourceLine};
@@ -28,12 +32,15 @@ pub use id::{CgroupId, Comm, Pid, ProcessId, Tid};
 pub use kind::ProfileKind;
 pub use labels::Labels;
 pub use loss::{Loss, LossCount, Stage};
-pub use profile::{Activity, Entry, Profile, Value};
+pub use profile::{Activity, Entry, EntryWaker, Profile, Value};
+pub(crate) use profile::{Key, WakerIds};
 pub use quality::StackQuality;
 pub use sample::{Clock, Measure, RawSample, Sample, Sampled, StackFlags, StopReason, TaskState, WalkEnd};
 pub use selector::{Selector, SelectorError};
 pub use status::{Status, StoreStatus, Unwinding};
 pub use target::{SamplerKind, Target};
 pub use time::{ClockAnchor, MonoNs, TimeRange};
+pub use usage::{Allowance, Detail, Usage};
 pub use wait::Wait;
 pub use wait_rules::{IdleRule, Names, WaitRule, WaitRules};
+pub use waker::{RawWaker, Waker};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use indexmap::{IndexMap, IndexSet};
 use rustc_hash::FxBuildHasher;
 
-use super::{Frame, Labels, Loss, Measure, ProfileKind, Sample, Selector, StackQuality, Wait};
+use super::{Frame, Labels, Loss, Measure, ProfileKind, Sample, Selector, StackQuality, Wait, Waker};
 
 type Set<T> = IndexSet<T, FxBuildHasher>;
 
@@ -24,11 +24,21 @@ pub struct Profile {
     pub loss: Loss,
 }
 
+/// What a row is about, by the indices of a profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    labels: u32,
-    stack: u32,
-    activity: Activity,
+pub(crate) struct Key {
+    pub(crate) labels: u32,
+    pub(crate) stack: u32,
+    pub(crate) activity: Activity,
+    /// Who ended the wait.
+    pub(crate) waker: Option<WakerIds>,
+}
+
+/// A waker by the indices of a profile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct WakerIds {
+    pub(crate) labels: u32,
+    pub(crate) stack: u32,
 }
 
 /// What a thread was doing with its time.
@@ -82,11 +92,22 @@ pub struct Entry<'a> {
     pub activity: Activity,
     /// Indices into [`Profile::frames`], leaf first.
     pub stack: &'a [u32],
+    /// Who ended the wait, where that was recorded. Rows that differ in nothing else are several.
+    pub waker: Option<EntryWaker<'a>>,
     /// How much.
     pub value: Value,
     /// How much in [`ProfileKind::unit`]. Microseconds are rounded so that the rows of a profile
     /// add up to its total.
     pub shown: u64,
+}
+
+/// Who ended the waits of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EntryWaker<'a> {
+    /// Who.
+    pub labels: &'a Arc<Labels>,
+    /// Indices into [`Profile::frames`], leaf first.
+    pub stack: &'a [u32],
 }
 
 impl Profile {
@@ -107,17 +128,17 @@ impl Profile {
     /// Adds one record. An off-CPU interval adds a row for each of its parts that is not empty.
     pub fn add(&mut self, sample: &Sample) {
         self.quality.add(sample.flags, &sample.stack);
-        let mut row = |activity, ns| {
+        let mut row = |activity, waker, ns| {
             if ns > 0 {
-                self.add_row(&sample.labels, activity, &sample.stack, Value { count: 1, ns });
+                self.add_woken(&sample.labels, activity, &sample.stack, waker, Value { count: 1, ns });
             }
         };
         match sample.measure {
-            Measure::OnCpu { period_ns } => row(Activity::OnCpu, period_ns),
+            Measure::OnCpu { period_ns } => row(Activity::OnCpu, None, period_ns),
             Measure::OffCpu { blocked_ns, run_queue_ns, preempted_ns, wait, sampled, .. } => {
-                row(Activity::Blocked(wait), blocked_ns);
-                row(Activity::RunQueue, run_queue_ns);
-                row(Activity::Preempted, preempted_ns);
+                row(Activity::Blocked(wait), sample.waker.as_deref(), blocked_ns);
+                row(Activity::RunQueue, None, run_queue_ns);
+                row(Activity::Preempted, None, preempted_ns);
                 let period_ns = sampled.by_clock.map_or(0, |clock| clock.period_ns);
                 self.quality.clock_period_ns = self.quality.clock_period_ns.max(period_ns);
             }
@@ -138,36 +159,57 @@ impl Profile {
 
     /// Whether the record's stack already has a row for every activity it carries.
     fn knows(&self, sample: &Sample) -> bool {
-        let stack: Option<Vec<u32>> =
-            sample.stack.iter().map(|frame| Some(self.frames.get_index_of(frame)? as u32)).collect();
-        let stack = stack.and_then(|stack| self.stacks.get_index_of(stack.as_slice()));
-        let (Some(stack), Some(labels)) = (stack, self.labels.get_index_of(&sample.labels)) else {
-            return false;
+        let ids = |labels: &Arc<Labels>, stack: &[Arc<Frame>]| {
+            let stack: Option<Vec<u32>> =
+                stack.iter().map(|frame| Some(self.frames.get_index_of(frame)? as u32)).collect();
+            let stack = self.stacks.get_index_of(stack?.as_slice())? as u32;
+            Some(WakerIds { labels: self.labels.get_index_of(labels)? as u32, stack })
         };
-        let known = |activity| {
-            self.values.contains_key(&Key { labels: labels as u32, stack: stack as u32, activity })
-        };
+        let Some(WakerIds { labels, stack }) = ids(&sample.labels, &sample.stack) else { return false };
+        let known = |activity, waker| self.values.contains_key(&Key { labels, stack, activity, waker });
         match sample.measure {
-            Measure::OnCpu { .. } => known(Activity::OnCpu),
+            Measure::OnCpu { .. } => known(Activity::OnCpu, None),
             Measure::OffCpu { blocked_ns, run_queue_ns, preempted_ns, wait, .. } => {
-                (blocked_ns == 0 || known(Activity::Blocked(wait)))
-                    && (run_queue_ns == 0 || known(Activity::RunQueue))
-                    && (preempted_ns == 0 || known(Activity::Preempted))
+                let waker = sample.waker.as_deref().map(|waker| ids(&waker.labels, &waker.stack));
+                let woken = match waker {
+                    Some(None) => false,
+                    waker => known(Activity::Blocked(wait), waker.flatten()),
+                };
+                (blocked_ns == 0 || woken)
+                    && (run_queue_ns == 0 || known(Activity::RunQueue, None))
+                    && (preempted_ns == 0 || known(Activity::Preempted, None))
             }
         }
     }
 
     /// Adds a value to the row of these labels, activity and stack (leaf first).
     pub fn add_row(&mut self, labels: &Arc<Labels>, activity: Activity, stack: &[Arc<Frame>], value: Value) {
+        self.add_woken(labels, activity, stack, None, value);
+    }
+
+    /// [`Self::add_row`] for a wait that this waker has ended.
+    pub fn add_woken(
+        &mut self,
+        labels: &Arc<Labels>,
+        activity: Activity,
+        stack: &[Arc<Frame>],
+        waker: Option<&Waker>,
+        value: Value,
+    ) {
+        let waker = waker.map(|waker| self.ids(&waker.labels, &waker.stack));
+        let WakerIds { labels, stack } = self.ids(labels, stack);
+        self.add_known(Key { labels, stack, activity, waker }, value);
+    }
+
+    fn ids(&mut self, labels: &Arc<Labels>, stack: &[Arc<Frame>]) -> WakerIds {
         let stack: Vec<u32> = stack.iter().map(|frame| self.frame_id(frame)).collect();
         let stack = self.stack_id(&stack);
-        let labels = self.labels_id(labels);
-        self.add_known(labels, activity, stack, value);
+        WakerIds { labels: self.labels_id(labels), stack }
     }
 
     /// Adds all rows, counts and losses of another profile.
     pub fn merge(&mut self, other: &Self) {
-        self.merge_rows(other, |_| true);
+        self.merge_rows(other, |_| true, |_| true);
         self.quality.merge(&other.quality);
         self.loss.merge(&other.loss);
     }
@@ -178,32 +220,50 @@ impl Profile {
         if selector.is_empty() {
             return self.merge(other);
         }
-        self.merge_rows(other, |labels| selector.matches(labels));
+        self.merge_rows(other, |labels| selector.matches(labels), |_| true);
         self.quality.merge(&other.quality);
         self.loss.merge(&other.loss);
     }
 
-    fn merge_rows(&mut self, other: &Self, wanted: impl Fn(&Labels) -> bool) {
+    /// The rows of some activities, without what is known of all of them.
+    #[must_use]
+    pub fn filtered(&self, wanted: impl Fn(Activity) -> bool) -> Self {
+        let mut some = Self::new(self.kind);
+        some.merge_rows(self, |_| true, wanted);
+        some
+    }
+
+    fn merge_rows(
+        &mut self,
+        other: &Self,
+        wanted: impl Fn(&Labels) -> bool,
+        activities: impl Fn(Activity) -> bool,
+    ) {
         let wanted: Vec<bool> = other.labels.iter().map(|labels| wanted(labels)).collect();
         // Each frame, stack and label is looked up once, not once a row: frames hash by content.
         let mut frames: Vec<Option<u32>> = vec![None; other.frames.len()];
         let mut stacks: Vec<Option<u32>> = vec![None; other.stacks.len()];
         let mut labels: Vec<Option<u32>> = vec![None; other.labels.len()];
         let mut ids = Vec::new();
+        let mut ours = |this: &mut Self, who: u32, stack: u32| {
+            let labels =
+                *labels[who as usize].get_or_insert_with(|| this.labels_id(&other.labels[who as usize]));
+            let stack = *stacks[stack as usize].get_or_insert_with(|| {
+                ids.clear();
+                ids.extend(other.stacks[stack as usize].iter().map(|&id| {
+                    *frames[id as usize].get_or_insert_with(|| this.frame_id(&other.frames[id as usize]))
+                }));
+                this.stack_id(&ids)
+            });
+            WakerIds { labels, stack }
+        };
         for (key, value) in &other.values {
-            if !wanted[key.labels as usize] {
+            if !wanted[key.labels as usize] || !activities(key.activity) {
                 continue;
             }
-            let who = *labels[key.labels as usize]
-                .get_or_insert_with(|| self.labels_id(&other.labels[key.labels as usize]));
-            let stack = *stacks[key.stack as usize].get_or_insert_with(|| {
-                ids.clear();
-                ids.extend(other.stacks[key.stack as usize].iter().map(|&id| {
-                    *frames[id as usize].get_or_insert_with(|| self.frame_id(&other.frames[id as usize]))
-                }));
-                self.stack_id(&ids)
-            });
-            self.add_known(who, key.activity, stack, *value);
+            let waker = key.waker.map(|waker| ours(self, waker.labels, waker.stack));
+            let WakerIds { labels, stack } = ours(self, key.labels, key.stack);
+            self.add_known(Key { labels, stack, activity: key.activity, waker }, *value);
         }
     }
 
@@ -226,8 +286,8 @@ impl Profile {
     }
 
     /// [`Self::add_row`] by the indices that the three functions above gave.
-    pub(crate) fn add_known(&mut self, labels: u32, activity: Activity, stack: u32, value: Value) {
-        *self.values.entry(Key { labels, stack, activity }).or_default() += value;
+    pub(crate) fn add_known(&mut self, key: Key, value: Value) {
+        *self.values.entry(key).or_default() += value;
     }
 
     /// All labels, in the order of their indices.
@@ -240,9 +300,15 @@ impl Profile {
         self.stacks.iter().map(|stack| &**stack)
     }
 
-    /// All rows by the indices of their labels and stack.
-    pub(crate) fn rows(&self) -> impl ExactSizeIterator<Item = (u32, u32, Activity, Value)> {
-        self.values.iter().map(|(key, &value)| (key.labels, key.stack, key.activity, value))
+    /// All rows by the indices of their labels and stacks.
+    pub(crate) fn rows(&self) -> impl ExactSizeIterator<Item = (Key, Value)> {
+        self.values.iter().map(|(&key, &value)| (key, value))
+    }
+
+    /// Whether it is known of any wait who ended it.
+    #[must_use]
+    pub fn has_wakers(&self) -> bool {
+        self.values.keys().any(|key| key.waker.is_some())
     }
 
     /// What it measures.
@@ -279,6 +345,10 @@ impl Profile {
                 labels: &self.labels[key.labels as usize],
                 activity: key.activity,
                 stack: &self.stacks[key.stack as usize],
+                waker: key.waker.map(|waker| EntryWaker {
+                    labels: &self.labels[waker.labels as usize],
+                    stack: &self.stacks[waker.stack as usize],
+                }),
                 value,
                 shown,
             }

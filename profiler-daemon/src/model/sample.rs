@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{CgroupId, Comm, Frame, Labels, MonoNs, ProcessId, Tid, Wait};
+use super::{CgroupId, Comm, Frame, Labels, MonoNs, ProcessId, RawWaker, Tid, Wait, Waker};
 
 /// A decoded record: addresses, not names.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub struct RawSample {
     pub flags: StackFlags,
     /// What was measured.
     pub measure: Measure,
+    /// Who ended the blocked part of an interval, where that was recorded.
+    pub waker: Option<Box<RawWaker>>,
 }
 
 /// A symbolized record.
@@ -48,6 +50,8 @@ pub struct Sample {
     pub flags: StackFlags,
     /// What was measured.
     pub measure: Measure,
+    /// Who ended the blocked part of an interval, where that was recorded.
+    pub waker: Option<Arc<Waker>>,
 }
 
 /// What is known of a record's stack.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{KindLoss, KindQuality};
+use super::{CaptureCounts, KindLoss, KindQuality};
 
 /// A snapshot of the agent.
 #[derive(Clone, Debug)]
@@ -45,6 +45,8 @@ pub struct Status {
     pub newest: Option<SystemTime>,
     /// Captures that run now.
     pub captures_running: u32,
+    /// What came of requests for captures since start.
+    pub captures: CaptureCounts,
     /// The unwinding tables.
     pub unwinding: Unwinding,
 }

@@ -29,7 +29,9 @@
 //!         { "name": "main", "kind": "user",   // or "user-inlined", "jit", "kernel", "kernel-inlined"
 //!           "module": "/usr/bin/demo", "file": "src/main.c", "line": 3 } ],   // null where unknown
 //!       "value": 40,
-//!       "count": 40 } ]            // records behind the value
+//!       "count": 40,               // records behind the value
+//!       "waker": {                 // who ended the waits; only where that was recorded
+//!         "comm": "demo", "thread": "[interrupt]", "pid": 0, "frames": [] } } ]   // root first
 //! }
 //! ```
 //!
@@ -112,6 +114,16 @@ struct Stack<'a> {
     frames: Vec<&'a Frame<'a>>,
     value: u64,
     count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waker: Option<Waker<'a>>,
+}
+
+#[derive(Serialize)]
+struct Waker<'a> {
+    comm: Cow<'a, str>,
+    thread: Cow<'a, str>,
+    pid: u32,
+    frames: Vec<&'a Frame<'a>>,
 }
 
 #[derive(Serialize)]
@@ -187,10 +199,22 @@ impl Serialize for Stacks<'_> {
             namespace: name::clean(&entry.labels.namespace),
             unit: name::clean(&entry.labels.unit),
             activity: name::activity(entry.activity),
-            frames: entry.stack.iter().rev().map(|&frame| &self.frames[frame as usize]).collect(),
+            frames: self.frames(entry.stack),
             value: entry.shown,
             count: entry.value.count,
+            waker: entry.waker.map(|waker| Waker {
+                comm: name::clean(waker.labels.process_name()),
+                thread: name::clean(&waker.labels.comm),
+                pid: waker.labels.pid.0,
+                frames: self.frames(waker.stack),
+            }),
         }))
+    }
+}
+
+impl<'a> Stacks<'a> {
+    fn frames(&self, stack: &[u32]) -> Vec<&Frame<'a>> {
+        stack.iter().rev().map(|&frame| &self.frames[frame as usize]).collect()
     }
 }
 

@@ -11,6 +11,8 @@ use crate::model::{
     Activity, Frame, FrameKind, Labels, Module, Pid, ProfileKind, SourceLine, Stage, Value, Wait,
 };
 
+mod wakers;
+
 pub(super) fn about() -> About {
     let from = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
     About {

@@ -15,6 +15,7 @@ mod perf_map;
 mod resolver;
 mod trampoline;
 mod user;
+mod waker;
 
 pub use debuginfod::Options as DebuginfodOptions;
 pub use resolver::Resolver;

@@ -92,6 +92,7 @@ fn sample(process: ProcessId, user: &[u64], kernel: &[u64]) -> RawSample {
         user: user.into(),
         flags: StackFlags::default(),
         measure: Measure::OnCpu { period_ns: 1 },
+        waker: None,
     }
 }
 

@@ -7,7 +7,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::model::{ProfileKind, StackQuality, Status, Unwinding};
+use crate::model::{CaptureCounts, ProfileKind, StackQuality, Status, Unwinding};
 
 /// The `Content-Type` of [`encode`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -15,6 +15,21 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabel {
     kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CauseLabel {
+    cause: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -48,6 +63,7 @@ pub fn encode(status: &Status, version: &str) -> String {
     stacks(ours, status);
     cost(ours, status);
     stored(ours, status);
+    captures(ours, &status.captures);
     unwinding(ours, &status.unwinding);
 
     let mut page = String::new();
@@ -198,6 +214,25 @@ fn stored(ours: &mut Registry, status: &Status) {
     ours.register("captures_running", "Captures that run now", ConstGauge::new(status.captures_running));
 }
 
+/// What came of requests for captures.
+fn captures(ours: &mut Registry, counts: &CaptureCounts) {
+    let started = Family::<CauseLabel, Counter>::default();
+    for &(cause, count) in &counts.started {
+        started.get_or_create(&CauseLabel { cause }).inc_by(count);
+    }
+    ours.register("captures_started", "Captures that were started, by cause", started);
+    let refused = Family::<ReasonLabel, Counter>::default();
+    for &(reason, count) in &counts.refused {
+        refused.get_or_create(&ReasonLabel { reason }).inc_by(count);
+    }
+    ours.register("captures_refused", "Captures that were asked for and not started, by why", refused);
+    let alerts = Family::<OutcomeLabel, Counter>::default();
+    for &(outcome, count) in &counts.alerts {
+        alerts.get_or_create(&OutcomeLabel { outcome }).inc_by(count);
+    }
+    ours.register("alerts", "Alerts that came in, by what became of them", alerts);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,6 +287,11 @@ mod tests {
             newest: None,
             captures_running: 1,
             unwinding: Unwinding { covered_after: Some(Duration::from_millis(640)), ..Unwinding::default() },
+            captures: CaptureCounts {
+                started: vec![("alert", 2)],
+                refused: vec![("busy", 1)],
+                alerts: vec![("duplicate", 9)],
+            },
         };
         let page = encode(&status, "0.1.0");
         assert_eq!(sorted(&page), include_str!("metrics.golden.txt"));
@@ -280,6 +320,7 @@ mod tests {
             oldest: None,
             newest: None,
             captures_running: 0,
+            captures: CaptureCounts::default(),
             unwinding: Unwinding::default(),
         };
         let page = encode(&status, "0.1.0");

@@ -13,10 +13,12 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::api::{Endpoints, Listener, ServeError, Services, Webhook, bind, serve};
 use crate::bundle::{self, Bundles};
-use crate::capture::{BoxFuture, Captures, Limits, Recorder, RecorderError, ResolveError, TargetSpec};
+use crate::capture::{
+    BoxFuture, Captures, Limits, Recorder, RecorderError, Recording, ResolveError, TargetSpec,
+};
 use crate::model::{
-    Activity, Finding, Frame, FrameKind, HostFacts, KindLoss, KindQuality, Labels, Pid, Pressure, Profile,
-    ProfileKind, Severity, StackQuality, Stage, Status, Target, TimeRange, Value, Window,
+    Activity, Detail, Finding, Frame, FrameKind, HostFacts, KindLoss, KindQuality, Labels, Pid, Pressure,
+    Profile, ProfileKind, Severity, StackQuality, Stage, Status, Target, TimeRange, Value, Window,
 };
 use crate::store::{Store, StoreOptions};
 use crate::trigger::{self, Triggers};
@@ -70,6 +72,7 @@ impl Server {
         let bundles = Arc::new(Bundles::new(bundles, Arc::clone(&captures), Arc::clone(&store)));
         let options = trigger::Options {
             duration: Duration::from_secs(1),
+            wakers: true,
             cooldown: Duration::from_secs(900),
             max_per_hour: 3,
             targets: ["pid=pid", "comm=comm", "container=container"]
@@ -177,6 +180,7 @@ fn status() -> Status {
         oldest: None,
         newest: None,
         captures_running: 0,
+        captures: crate::model::CaptureCounts::default(),
         unwinding: crate::model::Unwinding::default(),
     }
 }
@@ -205,11 +209,11 @@ impl Recorder for Fake {
         session: u64,
         _kind: ProfileKind,
         _target: Target,
-        _min_block_ns: u64,
-    ) -> BoxFuture<'_, Result<oneshot::Receiver<Profile>, RecorderError>> {
+        _detail: Detail,
+    ) -> BoxFuture<'_, Result<Recording, RecorderError>> {
         let (sender, receiver) = oneshot::channel();
         self.open.lock().expect("lock").insert(session, sender);
-        Box::pin(async move { Ok(receiver) })
+        Box::pin(async move { Ok(Recording { profile: receiver, usage: Arc::default() }) })
     }
 
     fn stop(&self, session: u64) -> BoxFuture<'_, ()> {
@@ -222,5 +226,9 @@ impl Recorder for Fake {
                 let _nobody_waits = sender.send(profile);
             }
         })
+    }
+
+    fn cpu_time(&self) -> Duration {
+        Duration::ZERO
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Damaged, Dictionary, Effort, Interner, format, nanos, pack, rows, time, unpack};
-use crate::model::{Pid, Profile, TimeRange};
+use crate::model::{Allowance, Pid, Profile, TimeRange};
 use crate::store::merge::Merger;
 use crate::store::{CaptureAbout, CaptureResult, StoredCapture, Summary};
 
@@ -14,7 +14,8 @@ const OWN: u64 = 0;
 pub(in crate::store) fn write_capture(result: &CaptureResult) -> Result<Vec<u8>, Damaged> {
     let CaptureResult { id, range, profile: _, summary, about } = result;
     let Summary { kind, total, records, range: _, covered, frequency_hz, loss, quality } = summary;
-    let CaptureAbout { pids, cgroup, duration, min_block, reason, cause, labels } = about;
+    let CaptureAbout { pids, cgroup, duration, min_block, wakers, allowance, reason, cause, labels } = about;
+    let Allowance { events_per_second, bytes, millicpus } = *allowance;
     let message = format::Capture {
         id: id.clone(),
         from: nanos(range.from),
@@ -32,6 +33,10 @@ pub(in crate::store) fn write_capture(result: &CaptureResult) -> Result<Vec<u8>,
         quality: Some(rows::write_quality(quality)),
         loss: rows::write_loss(loss),
         cause: cause.clone(),
+        wakers: *wakers,
+        limit_events_per_second: events_per_second,
+        limit_bytes: bytes,
+        limit_millicpus: millicpus,
         labels: labels.iter().flat_map(|(name, value)| [name.clone(), value.clone()]).collect(),
     };
     pack(&message, Effort::Quick)
@@ -58,6 +63,12 @@ pub(in crate::store) fn read_capture(bytes: &[u8]) -> Result<StoredCapture, Dama
             cgroup: (!message.cgroup.is_empty()).then_some(message.cgroup),
             duration: Duration::from_nanos(message.duration_ns),
             min_block: Duration::from_nanos(message.min_block_ns),
+            wakers: message.wakers,
+            allowance: Allowance {
+                events_per_second: message.limit_events_per_second,
+                bytes: message.limit_bytes,
+                millicpus: message.limit_millicpus,
+            },
             reason: message.reason,
             cause: message.cause,
             labels: message

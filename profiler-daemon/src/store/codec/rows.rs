@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use rustc_hash::FxHashMap;
 
 use super::{Damaged, Effort, format, pack, unpack};
-use crate::model::{Activity, Loss, ProfileKind, StackQuality, Stage, Value, Wait};
+use crate::model::{Activity, Loss, ProfileKind, StackQuality, Stage, Value, Wait, WakerIds};
 
 /// Most that the records or nanoseconds of one value of rows can sum up to, so that sums of values
 /// cannot overflow. 320 000 threads make so many nanoseconds in an hour.
@@ -20,6 +20,8 @@ pub(in crate::store) struct Row {
     pub(in crate::store) labels: u32,
     pub(in crate::store) stack: u32,
     pub(in crate::store) activity: Activity,
+    /// Who ended the wait.
+    pub(in crate::store) waker: Option<WakerIds>,
 }
 
 /// The rows of one profile whose labels and stacks are ids of one dictionary.
@@ -60,8 +62,13 @@ impl Table {
             loss: write_loss(&self.loss),
             ..format::Rows::default()
         };
+        let woken = rows.iter().any(|(row, _)| row.waker.is_some());
         let (mut labels, mut stack) = (0_u32, 0_u32);
         for (row, value) in rows {
+            if woken {
+                message.waker_labels.push(row.waker.map_or(0, |waker| waker.labels + 1));
+                message.waker_stack.push(row.waker.map_or(0, |waker| waker.stack + 1));
+            }
             message.labels.push(row.labels.wrapping_sub(labels) as i32);
             message.stack.push(row.stack.wrapping_sub(stack) as i32);
             message.activity.push(activity_number(row.activity));
@@ -94,14 +101,17 @@ pub(super) fn read_message(
 ) -> Result<(StackQuality, Loss), Damaged> {
     let length = message.labels.len();
     let others = [message.stack.len(), message.activity.len(), message.count.len(), message.rest_ns.len()];
-    if others.iter().any(|&other| other != length) {
+    let wakers = [message.waker_labels.len(), message.waker_stack.len()];
+    let wakers_fit = wakers == [0; 2] || wakers == [length; 2];
+    if others.iter().any(|&other| other != length) || !wakers_fit {
         return Err(Damaged::new("columns of rows differ in length"));
     }
     let (mut labels, mut stack) = (0_u32, 0_u32);
     let mut total = Value::default();
     let columns = message.labels.iter().zip(&message.stack).zip(&message.activity);
-    for (((&labels_step, &stack_step), &activity), (&count, &rest_ns)) in
-        columns.zip(message.count.iter().zip(&message.rest_ns))
+    let values = message.count.iter().zip(&message.rest_ns);
+    for (at, (((&labels_step, &stack_step), &activity), (&count, &rest_ns))) in
+        columns.zip(values).enumerate()
     {
         labels = labels.wrapping_add(labels_step as u32);
         stack = stack.wrapping_add(stack_step as u32);
@@ -112,9 +122,19 @@ pub(super) fn read_message(
         if total.count > MAX_TOTAL || total.ns > MAX_TOTAL {
             return Err(Damaged::new("values are too large"));
         }
-        each(Row { labels, stack, activity }, Value { count, ns })?;
+        let waker = waker_of(message.waker_labels.get(at), message.waker_stack.get(at))?;
+        each(Row { labels, stack, activity, waker }, Value { count, ns })?;
     }
     Ok((read_quality(message.quality)?, read_loss(&message.loss)?))
+}
+
+/// Ids plus 1; 0, or no column at all, is nobody.
+fn waker_of(labels: Option<&u32>, stack: Option<&u32>) -> Result<Option<WakerIds>, Damaged> {
+    match (labels.copied().unwrap_or(0), stack.copied().unwrap_or(0)) {
+        (0, 0) => Ok(None),
+        (0, _) | (_, 0) => Err(Damaged::new("a waker has no labels or no stack")),
+        (labels, stack) => Ok(Some(WakerIds { labels: labels - 1, stack: stack - 1 })),
+    }
 }
 
 pub(super) fn kind_number(kind: ProfileKind) -> u32 {

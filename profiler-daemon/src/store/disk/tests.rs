@@ -12,8 +12,8 @@ use std::time::{Duration, SystemTime};
 use super::open::FILE;
 use super::tables::{FORMAT, FORMAT_KEY, META};
 use crate::model::{
-    Activity, Frame, FrameKind, Labels, Pid, Profile, ProfileKind, Selector, StackQuality, TimeRange, Value,
-    Wait, Window,
+    Activity, Allowance, Frame, FrameKind, Key, Labels, Pid, Profile, ProfileKind, Selector, StackQuality,
+    TimeRange, Value, Wait, Window,
 };
 use crate::store::{CaptureAbout, CaptureResult, Queried, Store, StoreError, StoreOptions, Summary};
 
@@ -238,12 +238,13 @@ fn the_file_stays_below_its_limit_and_what_goes_early_is_counted() {
         let mut bulky = profile(ProfileKind::OnCpu, from);
         let rows: Vec<_> = bulky.rows().collect();
         for _ in 0..2000 {
-            let (labels, stack, ..) = rows[dice.below(20) as usize];
+            let (Key { labels, stack, .. }, _) = rows[dice.below(20) as usize];
             let state = Wait::Other;
             let activity = if dice.below(2) == 0 { Activity::OnCpu } else { Activity::Blocked(state) };
             let frame = bulky.frame_id(&frame(format!("g{}", dice.below(3000))));
             let stack = if dice.below(8) == 0 { stack } else { bulky.stack_id(&[frame]) };
-            bulky.add_known(labels, activity, stack, Value { count: 1, ns: dice.below(1 << 40) });
+            let key = Key { labels, stack, activity, waker: None };
+            bulky.add_known(key, Value { count: 1, ns: dice.below(1 << 40) });
         }
         all += bulky.quality.records;
         store.insert(Window { range: range(from, from + 10), profiles: vec![Arc::new(bulky)] });
@@ -338,6 +339,8 @@ fn captures_survive_a_restart_and_are_bounded() {
             cgroup: Some("/a".to_owned()),
             duration: Duration::from_secs(30),
             min_block: Duration::from_millis(1),
+            wakers: true,
+            allowance: Allowance { events_per_second: 5, bytes: 6, millicpus: 7 },
             reason: "stopped on request".to_owned(),
         };
         let summary = Summary::of(&profile, range, range.length());
