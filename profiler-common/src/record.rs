@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::limits::COMM_LEN;
 
 /// Version of this layout. A reader refuses records of another one.
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
 
 /// A hit of the on-CPU sampler.
 pub const KIND_ON_CPU: u8 = 1;
@@ -108,8 +108,10 @@ pub struct Header {
     pub verdict: u8,
     /// Off-CPU: `SAMPLED_` and `STACK_` bits.
     pub sampled: u8,
+    /// Off-CPU: the clock looked at one thread in `1 << thread_share`.
+    pub thread_share: u8,
     /// Keeps the size a multiple of 8.
-    pub padding: [u8; 6],
+    pub padding: [u8; 5],
 }
 
 const _: () = assert!(size_of::<Header>() == 120 && align_of::<Header>() == 8);

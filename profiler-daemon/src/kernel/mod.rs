@@ -12,7 +12,9 @@ pub mod preflight;
 #[cfg(test)]
 mod privilege;
 mod program_log;
+mod run_time;
 mod rings;
+mod share;
 mod side_band;
 mod tables;
 mod watch;
@@ -28,6 +30,7 @@ use crate::model::{MonoNs, ProcessEvent, SamplerKind, Target};
 
 pub use counters::{Counters, UserStacks, Walks};
 pub use load::{KernelError, Options, Runs};
+pub use run_time::RunTimes;
 pub use tables::{InstalledTable, NoRoom, TableStats, Tables};
 pub use watch::Watched;
 
@@ -45,6 +48,7 @@ pub struct Kernel {
     tables: Option<Tables>,
     sessions: BTreeMap<u64, Session>,
     clock: Option<Duration>,
+    share: share::Share,
 }
 
 /// What one off-CPU session asked for.
@@ -77,6 +81,7 @@ impl Kernel {
             tables: Some(tables),
             sessions: BTreeMap::new(),
             clock: None,
+            share: share::Share::default(),
         })
     }
 
@@ -176,6 +181,23 @@ impl Kernel {
         result
     }
 
+    /// Lets the clocks look at one thread in `1 << share` only (7 at most). Sessions see all of theirs.
+    ///
+    /// # Errors
+    /// Where the kernel refuses a map update.
+    pub fn set_thread_share(&mut self, share: u32) -> Result<(), KernelError> {
+        self.share.set(share);
+        if self.off_cpu_active() { self.apply_off_cpu().map(drop) } else { Ok(()) }
+    }
+
+    /// Begins to measure how long our programs run; see [`RunTimes::read`].
+    ///
+    /// # Errors
+    /// Where the kernel does not count it.
+    pub fn measure_run_time(&self) -> Result<RunTimes, KernelError> {
+        RunTimes::begin(&self.ebpf)
+    }
+
     /// Looks whether user stacks come as they should; where they do not, other ways are taken.
     ///
     /// # Errors
@@ -253,8 +275,12 @@ impl Kernel {
         // Sessions take every interval: their clocks are those of T = 0.
         let period_ns = self.clock.unwrap_or_default().as_nanos().min(u128::from(MAX_CLOCK_PERIOD_NS)) as u64;
         let opened_ns = self.off_cpu.attach(&mut self.ebpf, &self.btf)?;
+        let share = self.share.apply(opened_ns, self.clock.is_some(), !self.sessions.is_empty(), now().0);
         let settings = Settings {
             opened_ns,
+            thread_share: share.threads,
+            thinned: u32::from(share.thinned),
+            opened_by_level: share.opened_by_level,
             min_block_ns,
             period_ns,
             clock: u32::from(self.clock.is_some()),
@@ -266,8 +292,13 @@ impl Kernel {
         };
         // The gate opens after the time stamp is in place: no program may see the one without
         // the other.
-        if self.filter.written(SETTINGS_OFF_CPU).open == 0 {
+        let before = self.filter.written(SETTINGS_OFF_CPU);
+        if before.open == 0 {
             self.filter.write(SETTINGS_OFF_CPU, &settings)?;
+        } else if before.opened_by_level != settings.opened_by_level {
+            // Likewise, threads are seen again only after it is known since when.
+            let opened_by_level = settings.opened_by_level;
+            self.filter.write(SETTINGS_OFF_CPU, &Settings { opened_by_level, ..before })?;
         }
         self.filter.write(SETTINGS_OFF_CPU, &Settings { open: 1, ..settings })?;
         Ok(now())

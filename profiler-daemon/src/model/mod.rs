@@ -1,6 +1,8 @@
 //! Plain values that flow through the stages: no I/O, no async, nothing that can fail for good data.
 
 mod batch;
+mod distribution;
+mod draw;
 mod event;
 mod finding;
 mod frame;
@@ -20,6 +22,10 @@ mod wait;
 mod wait_rules;
 
 pub use batch::{Batch, KindLoss, KindQuality, RawBatch, Window};
+pub(crate) use distribution::PARTS;
+pub use distribution::{Distribution, Distributions, Histogram, StillOpen};
+pub use draw::Draw;
+pub(crate) use draw::ThreadDraws;
 pub use event::{FileKey, MappedCode, ProcessChange, ProcessEvent};
 pub use finding::{Finding, Severity};
 pub use frame::{Frame, FrameKind, Module, SourceLine};
@@ -28,11 +34,12 @@ pub use id::{CgroupId, Comm, Pid, ProcessId, Tid};
 pub use kind::ProfileKind;
 pub use labels::Labels;
 pub use loss::{Loss, LossCount, Stage};
-pub use profile::{Activity, Entry, Profile, Value};
+pub(crate) use profile::NO_ROOM;
+pub use profile::{Activity, Entry, PartRows, Profile, Value};
 pub use quality::StackQuality;
 pub use sample::{Clock, Measure, RawSample, Sample, Sampled, StackFlags, StopReason, TaskState, WalkEnd};
 pub use selector::{Selector, SelectorError};
-pub use status::{Status, StoreStatus, Unwinding};
+pub use status::{RecordingCost, Status, StoreStatus, Unwinding};
 pub use target::{SamplerKind, Target};
 pub use time::{ClockAnchor, MonoNs, TimeRange};
 pub use wait::Wait;

@@ -58,7 +58,7 @@ const SYSCALL: (&str, FrameKind) = ("do_syscall_64", FrameKind::Kernel);
 pub(super) fn on_cpu_profile() -> Profile {
     let mut profile = Profile::new(ProfileKind::OnCpu);
     let mut add = |comm, pid, frames: &[(&str, FrameKind)], count| {
-        let value = Value { count, ns: 10_000_000 * count };
+        let value = Value::exact(count, 10_000_000 * count);
         profile.add_row(&labels(comm, pid), Activity::OnCpu, &stack(frames), value);
     };
     add(
@@ -99,7 +99,7 @@ pub(super) fn off_cpu_profile() -> Profile {
     let mut profile = Profile::new(ProfileKind::OffCpu);
     let wait = stack(&[("schedule", FrameKind::Kernel), SYSCALL, ("poll", FrameKind::User), MAIN]);
     let mut add = |activity, us: u64| {
-        profile.add_row(&labels("demo", 7), activity, &wait, Value { count: 2, ns: 1000 * us });
+        profile.add_row(&labels("demo", 7), activity, &wait, Value::exact(2, 1000 * us));
     };
     add(Activity::Blocked(Wait::Other), 9_000_000);
     add(Activity::Blocked(Wait::Uninterruptible), 400_000);
@@ -113,8 +113,8 @@ pub(super) fn hostile_profile() -> Profile {
     let comms = ["a;b\nx&\"", "# no", " pad ", "n 1 2", "", "\u{202e}]]>", "<script>", "--", "x_[k]"];
     for (comm, pid) in comms.into_iter().zip(1..) {
         let names = [(comm, FrameKind::User), ("f;g\n</title>", FrameKind::User), MAIN];
-        profile.add_row(&labels(comm, pid), Activity::OnCpu, &stack(&names), Value { count: 1, ns: 1 });
-        profile.add_row(&labels(comm, pid), Activity::OnCpu, &[], Value { count: 1, ns: 1 });
+        profile.add_row(&labels(comm, pid), Activity::OnCpu, &stack(&names), Value::exact(1, 1));
+        profile.add_row(&labels(comm, pid), Activity::OnCpu, &[], Value::exact(1, 1));
     }
     profile
 }
@@ -185,7 +185,7 @@ pub(super) fn without_script(svg: &str) -> String {
 #[test]
 fn an_empty_profile_is_an_error_and_writes_nothing() {
     let mut short = Profile::new(ProfileKind::OffCpu);
-    short.add_row(&labels("demo", 7), Activity::RunQueue, &[], Value { count: 1, ns: 999 });
+    short.add_row(&labels("demo", 7), Activity::RunQueue, &[], Value::exact(1, 999));
     for profile in [Profile::new(ProfileKind::OnCpu), short] {
         for (format, ..) in Format::TABLE {
             let mut out = Vec::new();
@@ -287,7 +287,7 @@ fn top_counts_a_recursive_frame_once_a_stack() {
     let mut profile = Profile::new(ProfileKind::OnCpu);
     let fib = ("fib", FrameKind::User);
     let mut add = |frames: &[_], count| {
-        profile.add_row(&labels("demo", 7), Activity::OnCpu, &stack(frames), Value { count, ns: 1 });
+        profile.add_row(&labels("demo", 7), Activity::OnCpu, &stack(frames), Value::exact(count, 1));
     };
     add(&[fib, fib, MAIN], 5);
     add(&[MAIN], 1);
@@ -348,7 +348,7 @@ proptest! {
         let mut profile = Profile::new(ProfileKind::OnCpu);
         for (comm, names, count) in &rows {
             let names: Vec<_> = names.iter().map(|name| (name.as_str(), FrameKind::User)).collect();
-            let value = Value { count: *count, ns: 1 };
+            let value = Value::exact(*count, 1);
             profile.add_row(&labels(comm, 1), Activity::OnCpu, &stack(&names), value);
         }
         let lines = folded(&profile);

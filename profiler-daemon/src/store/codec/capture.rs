@@ -88,10 +88,11 @@ pub(in crate::store) fn read_bundle(bytes: &[u8]) -> Result<Profile, Damaged> {
     let rows = message.rows.ok_or_else(|| Damaged::new("a profile has no rows"))?;
     let mut merger = Merger::new(rows::kind_of(rows.kind)?);
     let mut table = super::Table::new(rows::kind_of(rows.kind)?);
-    (table.quality, table.loss) = rows::read_message(rows, |row, value| {
+    let rows::Beside { distributions, quality, loss } = rows::read_message(rows, |row, value| {
         table.rows.insert(row, value);
         Ok(())
     })?;
+    (table.distributions, table.quality, table.loss) = (distributions, quality, loss);
     merger.add(&Arc::new(dictionary), &table)?;
     Ok(merger.finish())
 }
