@@ -79,7 +79,7 @@ mod tests {
     fn a_window_is_a_table_or_a_line() {
         let summary =
             ProfileSummary { kind: 1, total: 4, unit: "samples".to_owned(), ..ProfileSummary::default() };
-        let row = TopRow { frame: "main".to_owned(), self_: 4, total: 4 };
+        let row = TopRow { frame: "main".to_owned(), self_: 4, total: 4, ..TopRow::default() };
         let window = WatchWindowsResponse { summary: Some(summary), rows: vec![row], missed: 2 };
         assert_eq!(
             as_text(&window, Some(80)),

@@ -292,7 +292,14 @@ fn top_counts_a_recursive_frame_once_a_stack() {
     add(&[fib, fib, MAIN], 5);
     add(&[MAIN], 1);
     add(&[], 2);
-    let row = |frame: &str, self_value, total_value| TopRow { frame: frame.into(), self_value, total_value };
+    let row = |frame: &str, self_value: u64, total_value: u64| TopRow {
+        frame: frame.into(),
+        self_value,
+        total_value,
+        self_error: (self_value as f64).sqrt(),
+        total_error: (total_value as f64).sqrt(),
+        waits: Vec::new(),
+    };
     assert_eq!(top(&profile, 9), [row("fib", 5, 5), row("[no stack]", 2, 2), row("main", 1, 6)]);
     assert_eq!(top(&profile, 1), [row("fib", 5, 5)]);
 }

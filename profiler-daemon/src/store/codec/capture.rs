@@ -13,7 +13,7 @@ const OWN: u64 = 0;
 
 pub(in crate::store) fn write_capture(result: &CaptureResult) -> Result<Vec<u8>, Damaged> {
     let CaptureResult { id, range, profile: _, summary, about } = result;
-    let Summary { kind, total, records, range: _, covered, frequency_hz, loss, quality } = summary;
+    let Summary { kind, total, total_error, records, range: _, covered, frequency_hz, loss, quality } = summary;
     let CaptureAbout { pids, cgroup, duration, min_block, reason, cause, labels } = about;
     let message = format::Capture {
         id: id.clone(),
@@ -26,6 +26,7 @@ pub(in crate::store) fn write_capture(result: &CaptureResult) -> Result<Vec<u8>,
         min_block_ns: length(*min_block),
         reason: reason.clone(),
         total: *total,
+        total_error: *total_error,
         records: *records,
         covered_ns: length(*covered),
         frequency_hz: *frequency_hz,
@@ -46,6 +47,7 @@ pub(in crate::store) fn read_capture(bytes: &[u8]) -> Result<StoredCapture, Dama
         summary: Summary {
             kind: rows::kind_of(message.kind)?,
             total: message.total,
+            total_error: if message.total_error.is_finite() { message.total_error } else { 0.0 },
             records: message.records,
             range,
             covered: Duration::from_nanos(message.covered_ns),
