@@ -68,3 +68,6 @@ fn with(profile: &mut Profile, sample: &Sample, activity: Activity, add: impl Fn
         None => profile.loss.add(Stage::Pipeline, NO_ROOM, 1),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -84,7 +84,7 @@ mod tests {
         assert_eq!(
             as_text(&window, Some(80)),
             "on-cpu 4 samples (0s covered), lost nothing\n2 windows before this one were missed\n \
-             SELF%  SELF  TOTAL%  TOTAL  FRAME\n100.0%     4  100.0%      4  main\n\n"
+             SELF%  ±  SELF  TOTAL%  ±  TOTAL  FRAME\n100.0%  0     4  100.0%  0      4  main\n\n"
         );
         let line = as_json(&window);
         assert_eq!(line.lines().count(), 1);

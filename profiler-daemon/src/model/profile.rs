@@ -116,8 +116,6 @@ pub struct Entry<'a> {
     pub shown: u64,
     /// Standard error of the value, in the same unit.
     pub error: f64,
-    /// Index of the labels in this profile.
-    pub(crate) who: u32,
 }
 
 impl Profile {
@@ -388,7 +386,6 @@ impl Profile {
             };
             Entry {
                 error,
-                who: key.labels,
                 labels: &self.labels[key.labels as usize],
                 activity: key.activity,
                 stack: &self.stacks[key.stack as usize],

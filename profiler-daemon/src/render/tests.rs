@@ -308,7 +308,7 @@ fn top_counts_a_recursive_frame_once_a_stack() {
 fn the_summary_says_what_is_missing() {
     assert_eq!(
         summary_line(&on_cpu_profile(), &about()),
-        "85 samples at 100.0 Hz, 10.0 s; lost: 3 (kernel: on-CPU ring full); \
+        "85 samples ±11 % at 100.0 Hz, 10.0 s; lost: 3 (kernel: on-CPU ring full); \
          stacks: 92.7 % complete, 1.2 % truncated, 4.9 % stopped early (no unwinding table yet 3.7 %, \
          no code at the return address 1.2 %), 1.2 % not readable; 2.4 % used the frame-pointer guess; \
          kernel stack truncated: 1.2 %; frames without a name: 6.7 % (1.0 % although their file has symbols)"
@@ -316,7 +316,7 @@ fn the_summary_says_what_is_missing() {
     // What the picture has no room for.
     assert_eq!(
         summary::short_line(&on_cpu_profile(), &about()),
-        "85 samples at 100.0 Hz, 10.0 s; lost: 3; stacks: 92.7 % complete, 1.2 % truncated, \
+        "85 samples ±11 % at 100.0 Hz, 10.0 s; lost: 3; stacks: 92.7 % complete, 1.2 % truncated, \
          4.9 % stopped, 1.2 % unreadable; 2.4 % guessed; unnamed frames: 6.7 %"
     );
     let part = About { covered: Duration::from_secs(4), ..about() };

@@ -25,8 +25,8 @@ impl Dice {
 
 const MS: f64 = 1e6;
 const T: u64 = 10_000_000;
-const WINDOW: u64 = 10_000_000_000;
-const RUNS: usize = 400;
+const WINDOW: u64 = 2_000_000_000;
+const RUNS: usize = 200;
 
 /// One window of a thread: what each of its two places had in truth, what was estimated, and the
 /// variances. `waits` says where the next wait is and how long.
@@ -84,13 +84,13 @@ fn coverage(threads: usize, mut waits: impl FnMut(&mut Dice) -> (usize, u64)) ->
     [0, 1, 2].map(|what| (within[what] / RUNS as f64, (stated[what] / seen[what].max(1.0)).sqrt()))
 }
 
-/// A fair estimate is within two standard errors 19 times of 20, give or take what chance does to
-/// 400 runs, and states no more than a few times the error that is seen.
-fn check(name: &str, threads: usize, most: f64, waits: impl FnMut(&mut Dice) -> (usize, u64)) {
+/// A fair estimate is within two standard errors 19 times of 20, give or take what chance does to so
+/// few runs, and states about the error that is seen.
+fn check(name: &str, threads: usize, waits: impl FnMut(&mut Dice) -> (usize, u64)) {
     for (what, (within, ratio)) in ["a", "b", "sum"].into_iter().zip(coverage(threads, waits)) {
         println!("{name}, {threads} threads, {what}: {within:.3} within 2 SE, stated over seen {ratio:.2}");
-        assert!(within >= 0.93, "{name}, {what}: only {within} within two standard errors");
-        assert!(ratio <= most, "{name}, {what}: {ratio} times the error that was seen");
+        assert!(within >= 0.91, "{name}, {what}: only {within} within two standard errors");
+        assert!((0.8..1.4).contains(&ratio), "{name}, {what}: {ratio} times the error that was seen");
     }
 }
 
@@ -100,22 +100,22 @@ fn pick(dice: &mut Dice, share: f64) -> usize {
 
 #[test]
 fn many_short_waits() {
-    for threads in [1, 20] {
-        check("short", threads, 1.6, |dice| (pick(dice, 0.3), dice.wait(0.1 * MS)));
+    for threads in [1, 8] {
+        check("short", threads, |dice| (pick(dice, 0.3), dice.wait(0.1 * MS)));
     }
 }
 
 #[test]
 fn a_few_long_waits() {
-    for threads in [1, 20] {
-        check("long", threads, 1.6, |dice| (pick(dice, 0.5), dice.wait(400.0 * MS)));
+    for threads in [1, 8] {
+        check("long", threads, |dice| (pick(dice, 0.5), dice.wait(400.0 * MS)));
     }
 }
 
 #[test]
 fn short_waits_here_and_long_ones_there() {
-    for threads in [1, 20] {
-        check("mixed", threads, 1.6, |dice| match pick(dice, 0.01) {
+    for threads in [1, 8] {
+        check("mixed", threads, |dice| match pick(dice, 0.01) {
             0 => (0, dice.wait(0.1 * MS)),
             _ => (1, dice.wait(25.0 * MS)),
         });
@@ -124,8 +124,8 @@ fn short_waits_here_and_long_ones_there() {
 
 #[test]
 fn waits_of_all_lengths_at_either_place() {
-    for threads in [1, 20] {
-        check("of all lengths", threads, 1.6, |dice| {
+    for threads in [1, 8] {
+        check("of all lengths", threads, |dice| {
             let mean = [0.02, 1.0, 9.0, 40.0][(dice.next() % 4) as usize];
             (pick(dice, 0.2), dice.wait(mean * MS))
         });
@@ -145,7 +145,10 @@ fn one_thread_of_four_that_are_alike_says_little() {
     let mut dice = Dice(1);
     for _ in 0..RUNS {
         let (mut value, mut variance) = (0.0, 0.0);
-        for _ in (0..400).filter(|_| pick(&mut dice, 0.25) == 1).collect::<Vec<_>>() {
+        for _ in 0..400 {
+            if pick(&mut dice, 0.25) == 0 {
+                continue;
+            }
             let mut draws = ThreadDraws::default();
             draws.add(0, &Draw { length_ns: 100 * T, ticks: 100, period_ns: T }, 2);
             value += 4.0 * (100 * T) as f64;
