@@ -100,7 +100,7 @@ impl Reported {
     /// The intervals that the last sweep saw and that have not ended since.
     pub(super) fn still_open(&self) -> impl Iterator<Item = &Sample> {
         let [.., last] = self.sweeps;
-        self.open.values().filter(move |told| told.at >= last).map(|told| &told.sample)
+        self.open.values().filter(move |told| told.at + SWEEP >= last).map(|told| &told.sample)
     }
 
     fn note_sweep(&mut self, at: SystemTime) {
