@@ -117,8 +117,10 @@ pub struct Header {
     pub verdict: u8,
     /// Off-CPU: `SAMPLED_` and `STACK_` bits.
     pub sampled: u8,
+    /// Off-CPU: the clock looked at one thread in `1 << thread_share`.
+    pub thread_share: u8,
     /// Keeps the size a multiple of 8.
-    pub padding: [u8; 6],
+    pub padding: [u8; 5],
 }
 
 const _: () = assert!(size_of::<Header>() == 120 && align_of::<Header>() == 8);

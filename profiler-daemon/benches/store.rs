@@ -164,7 +164,7 @@ impl Host {
             let labels = &self.labels[(number % PROCESSES) as usize];
             let count = 1 + dice.below(4) * dice.below(4);
             records += count;
-            profile.add_row(labels, Activity::OnCpu, stack, Value { count, ns: count * PERIOD_NS });
+            profile.add_row(labels, Activity::OnCpu, stack, Value::exact(count, count * PERIOD_NS));
         }
         profile.quality.merge(&StackQuality { records, complete: records, ..StackQuality::default() });
         let from = START + number * WINDOW;

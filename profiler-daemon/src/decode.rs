@@ -171,7 +171,8 @@ fn measure(header: &Header) -> Result<Measure, Refused> {
         KIND_ON_CPU => Ok(Measure::OnCpu { period_ns: header.period_ns }),
         KIND_OFF_CPU | KIND_STILL_OFF_CPU => {
             let state = TaskState::from_bits(header.task_state);
-            let clock = Clock { period_ns: header.period_ns, ticks: header.ticks };
+            let clock =
+                Clock { period_ns: header.period_ns, ticks: header.ticks, thread_share: header.thread_share };
             Ok(Measure::OffCpu {
                 blocked_ns: header.blocked_ns,
                 run_queue_ns: header.run_queue_ns,
@@ -246,6 +247,7 @@ mod tests {
             sequence: 9,
             ticks: [2, 0, 1],
             period_ns: 40,
+            thread_share: 2,
             sampled: SAMPLED_BY_CLOCK | STACK_APART | STACK_FOLLOWS,
             site: 77,
             ..Header::default()
@@ -253,7 +255,7 @@ mod tests {
         let Ok(Record::Half(half)) = record(&bytes(interval, &[])) else { panic!("not a half") };
         assert!(half.follows && half.site == 77 && half.sequence == 9);
         let Measure::OffCpu { sampled, .. } = half.sample.measure else { panic!("not off-CPU") };
-        let by_clock = Some(Clock { period_ns: 40, ticks: [2, 0, 1] });
+        let by_clock = Some(Clock { period_ns: 40, ticks: [2, 0, 1], thread_share: 2 });
         assert_eq!(sampled, Sampled { by_session: false, by_clock });
         let stack = Header {
             kind: KIND_USER_STACK,

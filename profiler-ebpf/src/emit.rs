@@ -40,7 +40,8 @@ pub fn describe(header: &mut Header, kind: u8, task: Task) {
     header.site = 0;
     header.verdict = 0;
     header.sampled = 0;
-    header.padding = [0; 6];
+    header.thread_share = 0;
+    header.padding = [0; 5];
 }
 
 /// Writes the header and `frame_bytes` of frames, and counts whether the ring had room.

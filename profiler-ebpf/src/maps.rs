@@ -150,7 +150,7 @@ pub const SITES: usize = 8;
 /// reused thread id, exec or exit can confuse two threads.
 #[repr(C)]
 pub struct ThreadState {
-    /// `Settings::opened_ns` of the trace this state belongs to; others are stale.
+    /// `Draw::opened_ns` of the trace this state belongs to; others are stale.
     pub epoch: u64,
     /// Switch-out, ns; 0 while on the CPU.
     pub out_ns: u64,

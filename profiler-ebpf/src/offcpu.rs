@@ -10,7 +10,7 @@ use profiler_common::record::{
 use profiler_common::settings::{SETTINGS_OFF_CPU, Settings};
 
 use crate::arch;
-use crate::clock;
+use crate::clock::{self, Draw};
 use crate::emit;
 use crate::filter;
 use crate::interval::{self, Interval};
@@ -40,12 +40,16 @@ pub fn switch(ctx: &BtfTracePointContext) {
 pub fn wakeup(ctx: &BtfTracePointContext) {
     let Some(settings) = filter::open(SETTINGS_OFF_CPU) else { return };
     let task: Task = ctx.arg(0);
+    let draw = clock::draw(settings, task);
+    if !draw.tracked {
+        return;
+    }
     let state = task::off_cpu_state(task);
-    if state.is_null() || stale(state, settings) {
+    if state.is_null() || stale(state, &draw) {
         // First sight of a thread that was blocked when the trace began.
         if wanted(settings, task) {
             // SAFETY: helper without arguments.
-            begin_unseen(settings, task, unsafe { bpf_ktime_get_ns() });
+            begin_unseen(settings, &draw, task, unsafe { bpf_ktime_get_ns() });
         }
         return;
     }
@@ -63,6 +67,10 @@ pub fn wakeup(ctx: &BtfTracePointContext) {
 #[inline(always)]
 fn switch_out(ctx: &BtfTracePointContext, settings: &Settings, now: u64) {
     let task: Task = ctx.arg(1);
+    let draw = clock::draw(settings, task);
+    if !draw.tracked {
+        return;
+    }
     let task_state = if kernel!(switch_has_state) != 0 { ctx.arg::<u32>(3) } else { task::state(task) };
     if task_state & TASK_DEAD != 0 || !eligible(settings, task) {
         return;
@@ -78,8 +86,8 @@ fn switch_out(ctx: &BtfTracePointContext, settings: &Settings, now: u64) {
     }
     // SAFETY: task storage of this thread; only its own switches and wake-ups write it.
     let state = unsafe { &mut *state };
-    if state.epoch != settings.opened_ns {
-        begin(state, settings, task);
+    if state.epoch != draw.opened_ns {
+        begin(state, settings, &draw, task);
     }
     clock::follow(state, settings, task);
     state.out_ns = now;
@@ -94,7 +102,9 @@ fn switch_out(ctx: &BtfTracePointContext, settings: &Settings, now: u64) {
     state.site = 0;
     if let Some(registers) = arch::saved_registers(task) {
         state.site = if state.preempted != 0 { SITE_PREEMPTED } else { clock::site(&registers) };
-        user_stack::at_switch_out(ctx, state, settings, task, &registers, session, now);
+        if session || draw.clocked {
+            user_stack::at_switch_out(ctx, state, settings, task, &registers, session, now);
+        }
     }
 }
 
@@ -108,13 +118,17 @@ pub fn walk_steps() -> u32 {
 #[inline(always)]
 fn switch_in(ctx: &BtfTracePointContext, settings: &Settings, now: u64) {
     let task: Task = ctx.arg(2);
+    let draw = clock::draw(settings, task);
+    if !draw.tracked {
+        return;
+    }
     let mut state = task::off_cpu_state(task);
-    if state.is_null() || stale(state, settings) {
+    if state.is_null() || stale(state, &draw) {
         if !wanted(settings, task) {
             return;
         }
         // No wake-up was seen either: new, or runnable since before the trace began.
-        state = begin_unseen(settings, task, 0);
+        state = begin_unseen(settings, &draw, task, 0);
         if state.is_null() {
             return;
         }
@@ -129,13 +143,13 @@ fn switch_in(ctx: &BtfTracePointContext, settings: &Settings, now: u64) {
         }
         begin_unwanted(state, settings, task);
     }
-    let mut interval = Interval::of(state, now);
+    let mut interval = Interval::of(state, settings, now);
     // What belongs to this interval must not be taken for the next one's.
     (state.out_ns, state.wake_ns, state.preempted) = (0, 0, 0);
     state.in_ns = now;
     let total = interval.total_ns();
     let ticked = interval.run_clock(&mut state.left_ns);
-    if settings.clock != 0 {
+    if draw.clocked {
         if ticked || interval.period_ns == 0 {
             interval.sampled |= SAMPLED_BY_CLOCK;
         }
@@ -189,15 +203,15 @@ pub fn wanted(settings: &Settings, task: Task) -> bool {
 
 /// Whether a state is left over from an earlier trace.
 #[inline(always)]
-pub fn stale(state: *const ThreadState, settings: &Settings) -> bool {
+pub fn stale(state: *const ThreadState, draw: &Draw) -> bool {
     // SAFETY: task storage, checked for null by the caller.
-    unsafe { (*state).epoch != settings.opened_ns }
+    unsafe { (*state).epoch != draw.opened_ns }
 }
 
 /// A state begins, or begins anew with another trace.
 #[inline(always)]
-fn begin(state: &mut ThreadState, settings: &Settings, task: Task) {
-    state.epoch = settings.opened_ns;
+fn begin(state: &mut ThreadState, settings: &Settings, draw: &Draw, task: Task) {
+    state.epoch = draw.opened_ns;
     state.period_ns = settings.period_ns;
     state.left_ns = clock::phase(settings, task);
     state.in_ns = 0;
@@ -222,7 +236,7 @@ fn begin_unwanted(state: &mut ThreadState, settings: &Settings, task: Task) {
 
 /// A thread whose switch-out was not seen has been off since the trace began, or since it exists.
 #[inline(always)]
-fn begin_unseen(settings: &Settings, task: Task, wake_ns: u64) -> *mut ThreadState {
+fn begin_unseen(settings: &Settings, draw: &Draw, task: Task, wake_ns: u64) -> *mut ThreadState {
     let state = task::off_cpu_state_or_new(task);
     if state.is_null() {
         emit::count(Counter::TaskStateFailed, 1);
@@ -230,8 +244,8 @@ fn begin_unseen(settings: &Settings, task: Task, wake_ns: u64) -> *mut ThreadSta
     }
     // SAFETY: task storage of this thread.
     let fields = unsafe { &mut *state };
-    begin(fields, settings, task);
-    fields.out_ns = unseen_since(settings, task);
+    begin(fields, settings, draw, task);
+    fields.out_ns = unseen_since(draw, task);
     fields.wake_ns = wake_ns;
     fields.task_state = (wake_ns != 0) as u32;
     fields.preempted = (wake_ns == 0) as u8;
@@ -241,6 +255,6 @@ fn begin_unseen(settings: &Settings, task: Task, wake_ns: u64) -> *mut ThreadSta
 
 /// Since when a thread without state has been off the CPU.
 #[inline(always)]
-pub fn unseen_since(settings: &Settings, task: Task) -> u64 {
-    task::start_time(task).max(settings.opened_ns)
+pub fn unseen_since(draw: &Draw, task: Task) -> u64 {
+    task::start_time(task).max(draw.opened_ns)
 }

@@ -34,8 +34,12 @@ pub fn expect(state: &mut ThreadState, sp: u64) {
 pub fn update(ctx: &BtfTracePointContext) {
     let Some(settings) = filter::open(SETTINGS_OFF_CPU) else { return };
     let task: Task = ctx.arg(0);
+    let draw = clock::draw(settings, task);
+    if !draw.tracked {
+        return;
+    }
     let state = task::off_cpu_state(task);
-    if state.is_null() || offcpu::stale(state, settings) {
+    if state.is_null() || offcpu::stale(state, &draw) {
         return;
     }
     // SAFETY: task storage of this thread, which runs here.

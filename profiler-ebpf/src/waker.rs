@@ -12,6 +12,7 @@ use profiler_common::settings::{SETTINGS_OFF_CPU, Settings};
 use profiler_common::unwind::verdict;
 
 use crate::arch;
+use crate::clock;
 use crate::emit;
 use crate::filter;
 use crate::maps::{OFF_CPU_RING, OFF_CPU_SCRATCH, Scratch, kernel};
@@ -74,9 +75,10 @@ pub fn waking(ctx: &BtfTracePointContext) {
 #[inline(always)]
 fn blocked_since(settings: &Settings, task: Task) -> Option<(u64, u32)> {
     let state = task::off_cpu_state(task);
-    if state.is_null() || offcpu::stale(state, settings) {
+    let draw = clock::draw(settings, task);
+    if state.is_null() || offcpu::stale(state, &draw) {
         // Blocked since before the trace began: `sched_wakeup`, which follows, begins its state.
-        return Some((offcpu::unseen_since(settings, task), offcpu::FIRST));
+        return Some((offcpu::unseen_since(&draw, task), offcpu::FIRST));
     }
     // SAFETY: task storage of this thread; its `pi_lock` orders its wake-ups.
     let state = unsafe { &*state };

@@ -21,8 +21,8 @@ use crate::capture::{Captures, Limits};
 use crate::config::{self, Config, Listen};
 use crate::kernel::{self, Kernel, Options, preflight};
 use crate::model::{
-    Allowance, CaptureCounts, Finding, KindLoss, KindQuality, ProfileKind, Severity, Status, StoreStatus,
-    Target, Unwinding, Window,
+    Allowance, CaptureCounts, Finding, KindLoss, KindQuality, ProfileKind, RecordingCost, Severity, Status,
+    StoreStatus, Target, Unwinding, Window,
 };
 use crate::procs;
 use crate::store::Store;
@@ -96,7 +96,7 @@ async fn run(config: &Config) -> Result<(), AgentError> {
     let kernel = pipeline.kernel();
     kernel.start_on_cpu(config.on_cpu.frequency, Target::Host).await.map_err(refused)?;
     let period = config.off_cpu.enabled.then_some(config.off_cpu.period);
-    let clock = period.map(|period| Clock { period, window: config.window });
+    let clock = period.map(|period| Clock { period, window: config.window, thread_share: 0 });
     kernel.set_clock(clock).await.map_err(refused)?;
 
     let watchers = broadcast::Sender::new(WATCHED);
@@ -117,9 +117,17 @@ async fn run(config: &Config) -> Result<(), AgentError> {
     };
     let captures = Arc::new(Captures::new(recorder, Arc::clone(&store), limits));
     let triggered = Triggered::start(config, token, &captures, &store);
-    let guard = Guard::new(budget(config, cpus), Rates { period, frequency_hz: config.on_cpu.frequency });
+    let rates = Rates { period, frequency_hz: config.on_cpu.frequency, thread_share: 0 };
+    let guard = Guard::new(budget(config, cpus), rates);
+    let cost = Arc::new(Mutex::new(guard.cost()));
     let running = Arc::clone(&captures);
-    let guard = guard::run(guard, config.window, kernel.clone(), move || running.running() > 0);
+    let (told, counted) = (Arc::clone(&cost), Arc::clone(&store));
+    let surroundings = guard::Surroundings {
+        busy: Box::new(move || running.running() > 0),
+        stored_bytes: Box::new(move || counted.taken_bytes()),
+        tell: Box::new(move |cost| *told.lock().unwrap_or_else(PoisonError::into_inner) = cost),
+    };
+    let guard = guard::run(guard, config.window, kernel.clone(), surroundings);
     let guard = tokio::spawn(guard);
     let observer = Observer {
         started: SystemTime::now(),
@@ -130,6 +138,7 @@ async fn run(config: &Config) -> Result<(), AgentError> {
         captures: Arc::clone(&captures),
         triggers: Arc::clone(&triggered.triggers),
         unwinding: pipeline.unwinding().snapshot(),
+        cost,
     };
     let kept = Arc::clone(&store);
     let (ready, is_ready) = watch::channel(true);
@@ -177,7 +186,11 @@ async fn run(config: &Config) -> Result<(), AgentError> {
 /// What recording may cost: by default 1 % of a CPU for every 8 CPUs.
 fn budget(config: &Config, cpus: u32) -> Budget {
     let millicpus = config.budget.millicpus.unwrap_or_else(|| 10 * cpus.div_ceil(8));
-    Budget { samples_per_second: config.budget.off_cpu_samples.into(), cpus: f64::from(millicpus) / 1000.0 }
+    Budget {
+        samples_per_second: config.budget.off_cpu_samples.into(),
+        cpus: f64::from(millicpus) / 1000.0,
+        store_bytes_per_second: config.budget.store_bytes as f64,
+    }
 }
 
 /// Whether records still go from the rings into the pipeline.
@@ -248,6 +261,7 @@ struct Observer {
     captures: Arc<Captures>,
     triggers: Arc<Triggers>,
     unwinding: Arc<Mutex<Unwinding>>,
+    cost: Arc<Mutex<RecordingCost>>,
 }
 
 impl Observer {
@@ -260,7 +274,7 @@ impl Observer {
         Status {
             started: self.started,
             cpu_time: own_cost::cpu_time(),
-            bpf_run_time: None,
+            bpf_run_time: kernel.programs.map(|programs| programs.run_time),
             rss_bytes: own_cost::rss_bytes(),
             rss_peak_bytes: own_cost::rss_peak_bytes(),
             bpf_map_bytes: kernel.map_bytes,
@@ -283,6 +297,8 @@ impl Observer {
             captures_running: self.captures.running() as u32,
             captures: CaptureCounts { started, refused, alerts: self.triggers.alert_counts() },
             unwinding: *self.unwinding.lock().unwrap_or_else(PoisonError::into_inner),
+            cost: *self.cost.lock().unwrap_or_else(PoisonError::into_inner),
+            thread_share: kernel.clock.map_or(0, |clock| clock.thread_share),
         }
     }
 }

@@ -11,6 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, warn};
 
 use super::events::Events;
+use super::program_cost::{ProgramCost, ProgramTime};
 use crate::decode::{self, Join, Record};
 use crate::kernel::{self, Counters, Kernel, KernelError};
 use crate::model::{Detail, KindLoss, MonoNs, ProcessChange, ProcessEvent, RawBatch, Stage, Target};
@@ -49,6 +50,8 @@ pub(super) struct Clock {
     pub(super) period: Duration,
     /// Length of the windows that what they record goes into.
     pub(super) window: Duration,
+    /// They look at one thread in `1 << thread_share`.
+    pub(super) thread_share: u32,
 }
 
 type Reply<T> = oneshot::Sender<Result<T, KernelError>>;
@@ -64,6 +67,8 @@ pub(super) struct Snapshot {
     pub(super) frequency_hz: u32,
     /// The off-CPU clocks, while they run.
     pub(super) clock: Option<Clock>,
+    /// What the programs cost; `None` where that is not known.
+    pub(super) programs: Option<ProgramTime>,
     /// When the rings were last drained.
     pub(super) drained: Option<Instant>,
 }
@@ -140,6 +145,7 @@ pub(super) fn start(
         join: Join::default(),
         frequency_hz: 0,
         clock: None,
+        cost: ProgramCost::default(),
         swept_slot: 0,
         execs: 0,
         snapshot: Arc::clone(&snapshot),
@@ -156,6 +162,7 @@ struct Task {
     join: Join,
     frequency_hz: u32,
     clock: Option<Clock>,
+    cost: ProgramCost,
     /// Number of the window for which what is still blocked was last written.
     swept_slot: u128,
     /// Drains that still follow an exec.
@@ -187,6 +194,8 @@ impl Task {
             }
             drained = Instant::now();
             self.sweep_for_window();
+            let programs = self.cost.step(&self.kernel);
+            self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).programs = programs;
             let mut loss = std::mem::take(&mut self.unsent);
             if looked_around.elapsed() >= LOOK_AROUND_EVERY {
                 looked_around = Instant::now();
@@ -275,7 +284,8 @@ impl Task {
                 let _gone = reply.send(set);
             }
             Request::SetClock { clock, reply } => {
-                let set = self.kernel.set_clock(clock.map(|clock| clock.period));
+                let share = self.kernel.set_thread_share(clock.map_or(0, |clock| clock.thread_share));
+                let set = share.and(self.kernel.set_clock(clock.map(|clock| clock.period)));
                 if set.is_ok() {
                     self.clock = clock;
                 }

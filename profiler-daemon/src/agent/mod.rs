@@ -10,6 +10,7 @@ mod kernel_task;
 mod outputs;
 mod own_cost;
 mod pipeline;
+mod program_cost;
 mod progress;
 mod record;
 mod recorder;

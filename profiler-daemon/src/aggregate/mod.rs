@@ -1,5 +1,7 @@
 //! The single owner of what is still being recorded: open windows and open sessions.
 
+mod distributions;
+mod precision;
 mod reported;
 mod session;
 mod waits;

@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::OpenSession;
 use super::windows::kind_of;
+use super::{OpenSession, distributions};
 use crate::model::{
     Batch, Detail, Labels, Measure, MonoNs, Profile, ProfileKind, Sample, Stage, Target, Usage,
 };
+
+/// When it was looked for intervals that had not ended: once, at the end.
+const ONLY_LOOK: u64 = 1;
 
 /// All open sessions. Those that run at a time are few; a list is enough.
 #[derive(Debug)]
@@ -72,6 +75,7 @@ fn finish(mut session: Session, reply: oneshot::Sender<Profile>, still_open: &[&
     for sample in still_open {
         session.insert_sample(sample);
     }
+    session.profile.distributions_mut().swept(ONLY_LOOK);
     if reply.send(session.profile).is_err() {
         tracing::debug!(session = session.session, "a session ended and nobody waited for its profile");
     }
@@ -148,7 +152,12 @@ impl Session {
         let waker = sample.waker.clone().filter(|_| self.detail.wakers);
         let sample = Sample { measure, waker, ..sample.clone() };
         self.usage.add_events(1);
-        if !self.profile.add_within(&sample, self.max_rows) {
+        if let Measure::OffCpu { open: true, .. } = measure {
+            distributions::add_open(&mut self.profile, &sample, ONLY_LOOK);
+        } else {
+            distributions::add_ended(&mut self.profile, &sample);
+        }
+        if self.profile.add_within(&sample, self.max_rows).is_none() {
             self.profile.loss.add(Stage::Pipeline, "session full", 1);
         }
     }

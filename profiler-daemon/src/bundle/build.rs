@@ -85,12 +85,13 @@ fn profile(part: &Part) -> Value {
         .iter()
         .map(|line| json!({"stage": line.stage.name(), "reason": line.reason, "count": line.count}));
     let top = render::top(&part.profile, 20).into_iter();
-    let top = top.map(|row| json!({"frame": row.frame, "self": row.self_value, "total": row.total_value}));
+    let top = top.map(|row| json!({"frame": row.frame, "self": row.self_value, "total": row.total_value, "self_error": row.self_error}));
     json!({
         "name": part.name,
         "kind": summary.kind.name(),
         "unit": summary.kind.unit(),
         "total": summary.total,
+        "total_error": summary.total_error,
         "records": summary.records,
         "from": time(summary.range.from),
         "to": time(summary.range.to),

@@ -40,7 +40,7 @@ fn add(profile: &mut Profile, pid: u32, comm: &str, activity: Activity, frames: 
 fn window(to: SystemTime, rows: &[(u32, &str, &str, u64)]) -> Window {
     let mut profile = Profile::new(ProfileKind::OnCpu);
     for &(pid, comm, leaf, count) in rows {
-        let value = Value { count, ns: count * 10_000_000 };
+        let value = Value::exact(count, count * 10_000_000);
         add(&mut profile, pid, comm, Activity::OnCpu, &[leaf, "main"], value);
     }
     profile.loss.add(Stage::Kernel, "ring full", 3);
@@ -77,7 +77,7 @@ impl Recorder for Fake {
         let sender = self.0.lock().expect("lock").remove(&session);
         Box::pin(async move {
             let mut profile = Profile::new(ProfileKind::OffCpu);
-            let value = |seconds| Value { count: 1, ns: seconds * SECOND };
+            let value = |seconds| Value::exact(1, seconds * SECOND);
             let blocked = |state| Activity::Blocked(state);
             add(&mut profile, 7, "idler", blocked(Wait::Other), &["sleep", "main"], value(500));
             add(&mut profile, 8, "writer", blocked(Wait::Uninterruptible), &["fsync", "main"], value(9));

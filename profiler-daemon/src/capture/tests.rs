@@ -58,7 +58,7 @@ impl Recorder for Fake {
             let sender = self.open.lock().expect("lock").remove(&session);
             if let Some(sender) = sender {
                 let mut profile = Profile::new(ProfileKind::OffCpu);
-                let value = Value { count: 1, ns: 5_000_000 };
+                let value = Value::exact(1, 5_000_000);
                 profile.add_row(&Arc::new(Labels::default()), Activity::RunQueue, &[], value);
                 let _nobody_waits = sender.send(profile);
             }

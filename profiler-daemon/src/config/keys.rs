@@ -191,13 +191,23 @@ pub(super) static KEYS: &[Key] = &[
     },
     Key {
         name: "budget.millicpus",
-        help: "CPU time of the daemon in thousandths of a CPU, 1 to 1000000: rates are lowered to hold it.\n\
+        help: "CPU time of the daemon and its eBPF programs in thousandths of a CPU, 1 to 1000000: rates are\n\
+               lowered to hold it, and at last off-CPU time is taken of a share of the threads only.\n\
                Default: 10 for every 8 CPUs.",
         shape: Shape::Integer,
         set: |config, texts| {
             values::number(one(texts), 1..=1_000_000).map(|value| config.budget.millicpus = Some(value))
         },
         show: |config| config.budget.millicpus.map(Into::into),
+    },
+    Key {
+        name: "budget.store_bytes",
+        help: "Bytes a second that new windows may take in the store: 1KiB to 1GiB. Held in the same way.",
+        shape: Shape::Text,
+        set: |config, texts| {
+            values::bytes(one(texts), 1 << 10..=1 << 30).map(|value| config.budget.store_bytes = value)
+        },
+        show: |config| Some(values::format_bytes(config.budget.store_bytes).into()),
     },
     Key {
         name: "retention.age",

@@ -96,6 +96,8 @@ pub struct Budget {
     /// CPU time of the daemon in thousandths of one CPU, 1 to 1 000 000; `None`: 10 for every 8
     /// CPUs.
     pub millicpus: Option<u32>,
+    /// Bytes a second that windows may take in the store, 1 KiB to 1 GiB.
+    pub store_bytes: u64,
 }
 
 /// How much is kept; whichever limit is met first counts.
@@ -219,7 +221,7 @@ impl Default for Config {
             window: Duration::from_secs(10),
             on_cpu: OnCpu { frequency: 99 },
             off_cpu: OffCpu { enabled: true, period: Duration::from_millis(10), wait_rules: None },
-            budget: Budget { off_cpu_samples: 500, millicpus: None },
+            budget: Budget { off_cpu_samples: 500, millicpus: None, store_bytes: 64 << 10 },
             retention: Retention { age: Duration::from_secs(86_400), bytes: 1 << 30, in_memory: false },
             log: Log { level: LevelFilter::INFO, format: LogFormat::Text },
             capture: Capture {

@@ -133,6 +133,9 @@ pub enum KernelError {
     /// The sweep over all threads failed.
     #[error("cannot list the threads that are still blocked: {0}")]
     Sweep(io::Error),
+    /// The programs' run time cannot be measured.
+    #[error("cannot measure how long the programs run: {0}; it takes CAP_SYS_ADMIN")]
+    RunTime(io::Error),
 }
 
 impl KernelError {

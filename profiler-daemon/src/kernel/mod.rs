@@ -13,6 +13,8 @@ pub mod preflight;
 mod privilege;
 mod program_log;
 mod rings;
+mod run_time;
+mod share;
 mod side_band;
 mod tables;
 mod types;
@@ -30,6 +32,7 @@ use crate::model::{Detail, MonoNs, ProcessEvent, SamplerKind, Target};
 pub use counters::{Counters, UserStacks, WalkCosts, Walks};
 pub use load::{KernelError, Options, Runs};
 pub use on_cpu::cpu_count;
+pub use run_time::RunTimes;
 pub use tables::{InstalledTable, NoRoom, TableStats, Tables};
 pub use watch::Watched;
 
@@ -49,6 +52,7 @@ pub struct Kernel {
     tables: Option<Tables>,
     sessions: BTreeMap<u64, Session>,
     clock: Option<Duration>,
+    share: share::Share,
 }
 
 /// What one off-CPU session asked for.
@@ -82,6 +86,7 @@ impl Kernel {
             tables: Some(tables),
             sessions: BTreeMap::new(),
             clock: None,
+            share: share::Share::default(),
         })
     }
 
@@ -195,6 +200,23 @@ impl Kernel {
         result
     }
 
+    /// Lets the clocks look at one thread in `1 << share` only (7 at most). Sessions see all of theirs.
+    ///
+    /// # Errors
+    /// Where the kernel refuses a map update.
+    pub fn set_thread_share(&mut self, share: u32) -> Result<(), KernelError> {
+        self.share.set(share);
+        if self.off_cpu_active() { self.apply_off_cpu().map(drop) } else { Ok(()) }
+    }
+
+    /// Begins to measure how long our programs run; see [`RunTimes::read`].
+    ///
+    /// # Errors
+    /// Where the kernel does not count it.
+    pub fn measure_run_time(&self) -> Result<RunTimes, KernelError> {
+        RunTimes::begin(&self.ebpf)
+    }
+
     /// Looks whether user stacks come as they should; where they do not, other ways are taken.
     ///
     /// # Errors
@@ -274,8 +296,12 @@ impl Kernel {
         let opened_ns = self.off_cpu.attach(&mut self.ebpf, &mut self.types)?;
         let wakers = self.sessions.values().any(|session| session.detail.wakers);
         let wakers = self.off_cpu.wakers(&mut self.ebpf, &mut self.types, wakers);
+        let share = self.share.apply(opened_ns, self.clock.is_some(), !self.sessions.is_empty(), now().0);
         let settings = Settings {
             opened_ns,
+            thread_share: share.threads,
+            thinned: u32::from(share.thinned),
+            opened_by_level: share.opened_by_level,
             min_block_ns,
             period_ns,
             clock: u32::from(self.clock.is_some()),
@@ -288,8 +314,13 @@ impl Kernel {
         };
         // The gate opens after the time stamp is in place: no program may see the one without
         // the other.
-        if self.filter.written(SETTINGS_OFF_CPU).open == 0 {
+        let before = self.filter.written(SETTINGS_OFF_CPU);
+        if before.open == 0 {
             self.filter.write(SETTINGS_OFF_CPU, &settings)?;
+        } else if before.opened_by_level != settings.opened_by_level {
+            // Likewise, threads are seen again only after it is known since when.
+            let opened_by_level = settings.opened_by_level;
+            self.filter.write(SETTINGS_OFF_CPU, &Settings { opened_by_level, ..before })?;
         }
         self.filter.write(SETTINGS_OFF_CPU, &Settings { open: 1, ..settings })?;
         Ok(now())

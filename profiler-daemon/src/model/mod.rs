@@ -2,6 +2,8 @@
 
 mod batch;
 mod counts;
+mod distribution;
+mod draw;
 mod event;
 mod finding;
 mod frame;
@@ -24,6 +26,10 @@ mod waker;
 
 pub use batch::{Batch, KindLoss, KindQuality, RawBatch, Window};
 pub use counts::{CaptureCounts, Counts};
+pub(crate) use distribution::PARTS;
+pub use distribution::{Distribution, Distributions, Histogram, StillOpen};
+pub use draw::Draw;
+pub(crate) use draw::ThreadDraws;
 pub use event::{FileKey, MappedCode, ProcessChange, ProcessEvent};
 pub use finding::{Finding, Severity};
 pub use frame::{Frame, FrameKind, Module, SourceLine};
@@ -32,12 +38,12 @@ pub use id::{CgroupId, Comm, Pid, ProcessId, Tid};
 pub use kind::ProfileKind;
 pub use labels::Labels;
 pub use loss::{Loss, LossCount, Stage};
-pub use profile::{Activity, Entry, EntryWaker, Profile, Value};
-pub(crate) use profile::{Key, WakerIds};
+pub use profile::{Activity, Entry, EntryWaker, PartRows, Profile, Value};
+pub(crate) use profile::{Key, NO_ROOM, WakerIds};
 pub use quality::StackQuality;
 pub use sample::{Clock, Measure, RawSample, Sample, Sampled, StackFlags, StopReason, TaskState, WalkEnd};
 pub use selector::{Selector, SelectorError};
-pub use status::{Status, StoreStatus, Unwinding};
+pub use status::{RecordingCost, Status, StoreStatus, Unwinding};
 pub use target::{SamplerKind, Target};
 pub use time::{ClockAnchor, MonoNs, TimeRange};
 pub use usage::{Allowance, Detail, Usage};

@@ -6,9 +6,18 @@ use std::sync::Arc;
 use indexmap::{IndexMap, IndexSet};
 use rustc_hash::FxBuildHasher;
 
-use super::{Frame, Labels, Loss, Measure, ProfileKind, Sample, Selector, StackQuality, Wait, Waker};
+use super::{
+    Distribution, Distributions, Frame, Labels, Loss, Measure, ProfileKind, Sample, Selector, StackQuality,
+    Stage, Wait, Waker,
+};
 
 type Set<T> = IndexSet<T, FxBuildHasher>;
+
+/// The rows of the parts of a record, by their index; none for a part that is empty.
+pub type PartRows = [Option<usize>; 3];
+
+/// Why a wait is missing from distributions.
+pub(crate) const NO_ROOM: &str = "too many names for distributions, lengths of waits left out";
 
 /// Distinct stacks with their labels and values.
 #[derive(Clone, Debug)]
@@ -18,6 +27,7 @@ pub struct Profile {
     stacks: Set<Box<[u32]>>,
     labels: Set<Arc<Labels>>,
     values: IndexMap<Key, Value, FxBuildHasher>,
+    distributions: Distributions,
     /// What is known of the stacks.
     pub quality: StackQuality,
     /// What is missing.
@@ -74,12 +84,32 @@ pub struct Value {
     pub count: u64,
     /// Time, ns: hits times their period, or the intervals' length.
     pub ns: u64,
+    /// Off-CPU: variance that sampling gave the time, us²; 0 where every interval was taken.
+    pub variance_us2: u64,
+}
+
+impl Value {
+    /// A value that chance has no part in.
+    #[must_use]
+    pub fn exact(count: u64, ns: u64) -> Self {
+        Self { count, ns, variance_us2: 0 }
+    }
+
+    /// Standard error in ns: `n` hits of the sampler are uncertain by the square root of `n`.
+    #[must_use]
+    pub fn error_ns(&self, activity: Activity) -> f64 {
+        match activity {
+            Activity::OnCpu if self.count > 0 => self.ns as f64 / (self.count as f64).sqrt(),
+            _ => (self.variance_us2 as f64).sqrt() * 1000.0,
+        }
+    }
 }
 
 impl std::ops::AddAssign for Value {
     fn add_assign(&mut self, other: Self) {
         self.count += other.count;
         self.ns += other.ns;
+        self.variance_us2 = self.variance_us2.saturating_add(other.variance_us2);
     }
 }
 
@@ -99,6 +129,8 @@ pub struct Entry<'a> {
     /// How much in [`ProfileKind::unit`]. Microseconds are rounded so that the rows of a profile
     /// add up to its total.
     pub shown: u64,
+    /// Standard error of the value, in the same unit.
+    pub error: f64,
 }
 
 /// Who ended the waits of a row.
@@ -120,41 +152,49 @@ impl Profile {
             stacks: Set::default(),
             labels: Set::default(),
             values: IndexMap::default(),
+            distributions: Distributions::default(),
             quality: StackQuality::default(),
             loss: Loss::default(),
         }
     }
 
     /// Adds one record. An off-CPU interval adds a row for each of its parts that is not empty.
-    pub fn add(&mut self, sample: &Sample) {
+    /// Returns the indices of these rows: of what ran, or of what was blocked, woken and preempted.
+    pub fn add(&mut self, sample: &Sample) -> PartRows {
         self.quality.add(sample.flags, &sample.stack);
         let mut row = |activity, waker, ns| {
-            if ns > 0 {
-                self.add_woken(&sample.labels, activity, &sample.stack, waker, Value { count: 1, ns });
-            }
+            let value = Value::exact(1, ns);
+            (ns > 0).then(|| self.add_woken(&sample.labels, activity, &sample.stack, waker, value))
         };
         match sample.measure {
-            Measure::OnCpu { period_ns } => row(Activity::OnCpu, None, period_ns),
+            Measure::OnCpu { period_ns } => [row(Activity::OnCpu, None, period_ns), None, None],
             Measure::OffCpu { blocked_ns, run_queue_ns, preempted_ns, wait, sampled, .. } => {
-                row(Activity::Blocked(wait), sample.waker.as_deref(), blocked_ns);
-                row(Activity::RunQueue, None, run_queue_ns);
-                row(Activity::Preempted, None, preempted_ns);
-                let period_ns = sampled.by_clock.map_or(0, |clock| clock.period_ns);
-                self.quality.clock_period_ns = self.quality.clock_period_ns.max(period_ns);
+                let rows = [
+                    row(Activity::Blocked(wait), sample.waker.as_deref(), blocked_ns),
+                    row(Activity::RunQueue, None, run_queue_ns),
+                    row(Activity::Preempted, None, preempted_ns),
+                ];
+                let ns = blocked_ns.saturating_add(run_queue_ns).saturating_add(preempted_ns);
+                self.quality.add_off_cpu(sample.flags, ns, sampled.by_clock);
+                rows
             }
         }
     }
 
+    /// Adds to the variance of a row, us².
+    pub(crate) fn add_variance(&mut self, row: usize, us2: u64) {
+        if let Some((_, value)) = self.values.get_index_mut(row) {
+            value.variance_us2 = value.variance_us2.saturating_add(us2);
+        }
+    }
+
     /// Adds one record as [`Self::add`] does, unless that could take the profile past `max_rows`
-    /// rows; says whether it was added. Records of known rows always are.
+    /// rows: then it returns `None`. Records of known rows always are added.
     #[must_use]
-    pub fn add_within(&mut self, sample: &Sample, max_rows: usize) -> bool {
+    pub fn add_within(&mut self, sample: &Sample, max_rows: usize) -> Option<PartRows> {
         // One record makes at most three rows.
         let fits = self.values.len() + 3 <= max_rows || self.knows(sample);
-        if fits {
-            self.add(sample);
-        }
-        fits
+        fits.then(|| self.add(sample))
     }
 
     /// Whether the record's stack already has a row for every activity it carries.
@@ -182,9 +222,15 @@ impl Profile {
         }
     }
 
-    /// Adds a value to the row of these labels, activity and stack (leaf first).
-    pub fn add_row(&mut self, labels: &Arc<Labels>, activity: Activity, stack: &[Arc<Frame>], value: Value) {
-        self.add_woken(labels, activity, stack, None, value);
+    /// Adds a value to the row of these labels, activity and stack (leaf first); returns its index.
+    pub fn add_row(
+        &mut self,
+        labels: &Arc<Labels>,
+        activity: Activity,
+        stack: &[Arc<Frame>],
+        value: Value,
+    ) -> usize {
+        self.add_woken(labels, activity, stack, None, value)
     }
 
     /// [`Self::add_row`] for a wait that this waker has ended.
@@ -195,10 +241,10 @@ impl Profile {
         stack: &[Arc<Frame>],
         waker: Option<&Waker>,
         value: Value,
-    ) {
+    ) -> usize {
         let waker = waker.map(|waker| self.ids(&waker.labels, &waker.stack));
         let WakerIds { labels, stack } = self.ids(labels, stack);
-        self.add_known(Key { labels, stack, activity, waker }, value);
+        self.add_known(Key { labels, stack, activity, waker }, value)
     }
 
     fn ids(&mut self, labels: &Arc<Labels>, stack: &[Arc<Frame>]) -> WakerIds {
@@ -265,6 +311,59 @@ impl Profile {
             let WakerIds { labels, stack } = ours(self, key.labels, key.stack);
             self.add_known(Key { labels, stack, activity: key.activity, waker }, *value);
         }
+        let left_out = self.merge_distributions(&other.distributions, |at| {
+            other.labels.get_index(at as usize).filter(|_| wanted.get(at as usize) == Some(&true))
+        });
+        self.loss.add(Stage::Pipeline, NO_ROOM, left_out);
+    }
+
+    /// Adds distributions whose labels `labels` finds; `None` leaves them out. Returns the records for
+    /// which there was no room.
+    pub(crate) fn merge_distributions<'a>(
+        &mut self,
+        other: &Distributions,
+        mut labels: impl FnMut(u32) -> Option<&'a Arc<Labels>>,
+    ) -> u64 {
+        let (set, distributions) = (&mut self.labels, &mut self.distributions);
+        distributions.merge(other, |at| labels(at).map(|found| intern(set, found)))
+    }
+
+    /// The waits by the indices of their labels.
+    pub(crate) fn distributions(&self) -> &Distributions {
+        &self.distributions
+    }
+
+    /// The same, to add to.
+    pub(crate) fn distributions_mut(&mut self) -> &mut Distributions {
+        &mut self.distributions
+    }
+
+    /// The labels of an index.
+    pub(crate) fn labels_at(&self, index: u32) -> Option<&Arc<Labels>> {
+        self.labels.get_index(index as usize)
+    }
+
+    /// How long all waits for each thing were, whoever waited.
+    #[must_use]
+    pub fn waits_by_activity(&self) -> Vec<(Activity, Distribution)> {
+        let groups = self.distributions.grouped(|_, activity| Some(activity));
+        let mut groups: Vec<(Activity, Distribution)> = groups.into_iter().collect();
+        groups.sort_by_key(|&(activity, _)| activity);
+        groups
+    }
+
+    /// Standard error of the sum of all rows, in [`ProfileKind::unit`]. It is less than that of rows
+    /// that are added up: what one row has too much, another of the same thread has too little.
+    #[must_use]
+    pub fn total_error(&self) -> f64 {
+        let on_cpu = self.values.iter().filter(|(key, _)| key.activity == Activity::OnCpu);
+        let mut hits = Value::default();
+        on_cpu.for_each(|(_, value)| hits += *value);
+        let whole_us2: f64 = self.distributions.variances().map(|(_, us2)| us2 as f64).sum();
+        match self.kind {
+            ProfileKind::OnCpu => (hits.count as f64).sqrt(),
+            _ => (whole_us2 + (hits.error_ns(Activity::OnCpu) / 1000.0).powi(2)).sqrt(),
+        }
     }
 
     /// The index of a frame in this profile, which may be new.
@@ -286,8 +385,11 @@ impl Profile {
     }
 
     /// [`Self::add_row`] by the indices that the three functions above gave.
-    pub(crate) fn add_known(&mut self, key: Key, value: Value) {
-        *self.values.entry(key).or_default() += value;
+    pub(crate) fn add_known(&mut self, key: Key, value: Value) -> usize {
+        let entry = self.values.entry(key);
+        let index = entry.index();
+        *entry.or_default() += value;
+        index
     }
 
     /// All labels, in the order of their indices.
@@ -341,7 +443,12 @@ impl Profile {
                 remainder_ns %= 1000;
                 us
             };
+            let error = match self.kind {
+                ProfileKind::OnCpu => (value.count as f64).sqrt(),
+                _ => value.error_ns(key.activity) / 1000.0,
+            };
             Entry {
+                error,
                 labels: &self.labels[key.labels as usize],
                 activity: key.activity,
                 stack: &self.stacks[key.stack as usize],
@@ -387,7 +494,11 @@ impl Profile {
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         let stacks: usize = self.stacks.iter().map(|stack| 24 + 4 * stack.len()).sum();
-        stacks + self.frames.len() * 24 + self.labels.len() * 24 + self.values.len() * (size_of::<Key>() + 40)
+        stacks
+            + self.frames.len() * 24
+            + self.labels.len() * 24
+            + self.values.len() * (size_of::<Key>() + size_of::<Value>() + 24)
+            + self.distributions.memory_bytes()
     }
 
     /// On-CPU and off-CPU time in one profile: on + off is the threads' life.
@@ -427,7 +538,7 @@ mod tests {
         let mut profile = Profile::new(kind);
         let labels = Arc::new(Labels { comm: "demo".into(), ..Labels::default() });
         for (name, ns) in rows {
-            profile.add_row(&labels, Activity::OnCpu, &[frame(name)], Value { count: 1, ns: *ns });
+            profile.add_row(&labels, Activity::OnCpu, &[frame(name)], Value::exact(1, *ns));
         }
         profile
     }
@@ -444,7 +555,7 @@ mod tests {
         let mut all = profile(ProfileKind::OnCpu, &[("a", 10), ("b", 10)]);
         all.merge(&profile(ProfileKind::OnCpu, &[("b", 10), ("c", 10)]));
         assert_eq!(all.entries().count(), 3);
-        assert_eq!(all.total(), Value { count: 4, ns: 40 });
+        assert_eq!(all.total(), Value::exact(4, 40));
         let b = all.entries().find(|entry| &*all.frame(entry.stack[0]).name == "b");
         assert_eq!(b.map(|entry| entry.shown), Some(2));
     }

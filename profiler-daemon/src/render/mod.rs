@@ -3,6 +3,7 @@
 //! A format is one file here with one `write` function, one variant of [`Format`] and one line in
 //! [`render`]. All of them agree in their total.
 
+mod certainty;
 mod diff;
 mod flamegraph;
 mod folded;
@@ -17,6 +18,7 @@ mod stack_shares;
 mod stacks;
 mod summary;
 mod top;
+mod wait_times;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -24,12 +26,14 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+pub use certainty::Certainty;
 pub use diff::{Change, Diff, DiffError, DiffFormat, Gate, Normalize, OperandError, Share, Side, Verdict};
 pub use heaviest::{HeavyStack, HeavyWaker, heaviest};
 pub use report::{Aspect, HotStack, Observed, ReportLine, report};
 pub use stack_shares::StackShares;
 pub use summary::{frequency_hz, summary_line};
 pub use top::{GroupBy, Top, TopOptions, TopRow, top, top_by};
+pub use wait_times::{WaitTimes, short_time, wait_times};
 
 use crate::model::{Profile, TimeRange};
 

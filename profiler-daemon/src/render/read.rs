@@ -95,7 +95,7 @@ pub(super) fn profile(text: &str) -> Result<(Profile, About), ReadError> {
         } else {
             stack.value.saturating_mul(1000)
         };
-        let value = Value { count: stack.count, ns };
+        let value = Value::exact(stack.count, ns);
         profile.add_row(&Arc::new(labels), activity(&stack.activity)?, &leaf_first, value);
     }
     let covered = Duration::try_from_secs_f64(document.covered_seconds).unwrap_or_default();

@@ -2,6 +2,7 @@
 
 mod capture;
 mod dictionary;
+mod distributions;
 mod header;
 mod rows;
 

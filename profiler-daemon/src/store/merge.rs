@@ -1,7 +1,7 @@
 //! Adds stored rows to a profile, one segment at a time.
 
 use super::codec::{Damaged, Dictionary, Table};
-use crate::model::{Key, Profile, ProfileKind, Stage, WakerIds};
+use crate::model::{Key, NO_ROOM, Profile, ProfileKind, Stage, WakerIds};
 
 /// Most rows of an answer, some 200 MB. Records of further rows are counted as lost.
 const MAX_ROWS: usize = 1_000_000;
@@ -42,6 +42,14 @@ impl Merger {
             let WakerIds { labels, stack } = known.of(&mut self.profile, place)?;
             self.profile.add_known(Key { labels, stack, activity: row.activity, waker }, value);
         }
+        let mut missing = None;
+        let no_room = self.profile.merge_distributions(&table.distributions, |at| {
+            dictionary.labels(at).map_err(|damaged| missing = Some(damaged)).ok()
+        });
+        if let Some(damaged) = missing {
+            return Err(damaged);
+        }
+        self.profile.loss.add(Stage::Pipeline, NO_ROOM, no_room);
         self.profile.quality.merge(&table.quality);
         self.profile.loss.merge(&table.loss);
         self.profile.loss.add(Stage::Store, TOO_LARGE, left_out);

@@ -129,7 +129,7 @@ pub(super) fn window(rows: &[(&str, u64)]) -> Window {
             source: None,
             named: true,
         };
-        let value = Value { count, ns: count * 10_000_000 };
+        let value = Value::exact(count, count * 10_000_000);
         profile.add_row(&Arc::new(labels), Activity::OnCpu, &[Arc::new(frame)], value);
     }
     profile.quality = StackQuality {
@@ -170,6 +170,8 @@ fn status() -> Status {
         on_cpu_frequency_hz: 99.0,
         off_cpu_active: false,
         off_cpu_period: None,
+        cost: crate::model::RecordingCost::default(),
+        thread_share: 0,
         on_cpu_samples: 0,
         off_cpu_intervals: 0,
         loss,
@@ -220,7 +222,7 @@ impl Recorder for Fake {
         let sender = self.open.lock().expect("lock").remove(&session);
         Box::pin(async move {
             let mut profile = Profile::new(ProfileKind::OffCpu);
-            let value = Value { count: 1, ns: 5_000_000 };
+            let value = Value::exact(1, 5_000_000);
             profile.add_row(&Arc::new(Labels::default()), Activity::RunQueue, &[], value);
             if let Some(sender) = sender {
                 let _nobody_waits = sender.send(profile);

@@ -20,7 +20,7 @@ fn woken() -> Profile {
         (None, 1),
     ];
     for (waker, us) in &wakers {
-        let value = Value { count: 1, ns: us * 1000 };
+        let value = Value::exact(1, us * 1000);
         profile.add_woken(&labels("demo", 7), Activity::Blocked(Wait::Lock), &wait, waker.as_ref(), value);
     }
     profile

@@ -13,7 +13,8 @@ const OWN: u64 = 0;
 
 pub(in crate::store) fn write_capture(result: &CaptureResult) -> Result<Vec<u8>, Damaged> {
     let CaptureResult { id, range, profile: _, summary, about } = result;
-    let Summary { kind, total, records, range: _, covered, frequency_hz, loss, quality } = summary;
+    let Summary { kind, total, total_error, records, range: _, covered, frequency_hz, loss, quality } =
+        summary;
     let CaptureAbout { pids, cgroup, duration, min_block, wakers, allowance, reason, cause, labels } = about;
     let Allowance { events_per_second, bytes, millicpus } = *allowance;
     let message = format::Capture {
@@ -27,6 +28,7 @@ pub(in crate::store) fn write_capture(result: &CaptureResult) -> Result<Vec<u8>,
         min_block_ns: length(*min_block),
         reason: reason.clone(),
         total: *total,
+        total_error: *total_error,
         records: *records,
         covered_ns: length(*covered),
         frequency_hz: *frequency_hz,
@@ -51,6 +53,7 @@ pub(in crate::store) fn read_capture(bytes: &[u8]) -> Result<StoredCapture, Dama
         summary: Summary {
             kind: rows::kind_of(message.kind)?,
             total: message.total,
+            total_error: if message.total_error.is_finite() { message.total_error } else { 0.0 },
             records: message.records,
             range,
             covered: Duration::from_nanos(message.covered_ns),
@@ -99,10 +102,11 @@ pub(in crate::store) fn read_bundle(bytes: &[u8]) -> Result<Profile, Damaged> {
     let rows = message.rows.ok_or_else(|| Damaged::new("a profile has no rows"))?;
     let mut merger = Merger::new(rows::kind_of(rows.kind)?);
     let mut table = super::Table::new(rows::kind_of(rows.kind)?);
-    (table.quality, table.loss) = rows::read_message(rows, |row, value| {
+    let rows::Beside { distributions, quality, loss } = rows::read_message(rows, |row, value| {
         table.rows.insert(row, value);
         Ok(())
     })?;
+    (table.distributions, table.quality, table.loss) = (distributions, quality, loss);
     merger.add(&Arc::new(dictionary), &table)?;
     Ok(merger.finish())
 }

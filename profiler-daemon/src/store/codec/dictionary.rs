@@ -232,6 +232,9 @@ impl Interner {
                 table.add(Row { labels, stack, activity: key.activity, waker }, value);
             }
         }
+        let mut here = |at: u32| labels.get(at as usize).copied();
+        // As many as the profile had: there is room.
+        table.distributions.merge(profile.distributions(), &mut here);
         table.quality = profile.quality;
         table.loss = profile.loss.clone();
         table

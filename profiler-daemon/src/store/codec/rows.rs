@@ -5,8 +5,8 @@ use std::sync::{Mutex, PoisonError};
 
 use rustc_hash::FxHashMap;
 
-use super::{Damaged, Effort, format, pack, unpack};
-use crate::model::{Activity, Loss, ProfileKind, StackQuality, Stage, Value, Wait, WakerIds};
+use super::{Damaged, Effort, distributions, format, pack, unpack};
+use crate::model::{Activity, Distributions, Loss, ProfileKind, StackQuality, Stage, Value, Wait, WakerIds};
 
 /// Most that the records or nanoseconds of one value of rows can sum up to, so that sums of values
 /// cannot overflow. 320 000 threads make so many nanoseconds in an hour.
@@ -29,13 +29,23 @@ pub(in crate::store) struct Row {
 pub(in crate::store) struct Table {
     pub(in crate::store) kind: ProfileKind,
     pub(in crate::store) rows: FxHashMap<Row, Value>,
+    pub(in crate::store) distributions: Distributions,
+    pub(in crate::store) quality: StackQuality,
+    pub(in crate::store) loss: Loss,
+}
+
+/// What a value of rows says beside them.
+#[derive(Clone, Debug, Default)]
+pub(in crate::store) struct Beside {
+    pub(in crate::store) distributions: Distributions,
     pub(in crate::store) quality: StackQuality,
     pub(in crate::store) loss: Loss,
 }
 
 impl Table {
     pub(in crate::store) fn new(kind: ProfileKind) -> Self {
-        Self { kind, rows: FxHashMap::default(), quality: StackQuality::default(), loss: Loss::default() }
+        let Beside { distributions, quality, loss } = Beside::default();
+        Self { kind, rows: FxHashMap::default(), distributions, quality, loss }
     }
 
     pub(in crate::store) fn add(&mut self, row: Row, value: Value) {
@@ -43,6 +53,7 @@ impl Table {
         // What comes from a file may be anything.
         sum.count = sum.count.saturating_add(value.count);
         sum.ns = sum.ns.saturating_add(value.ns);
+        sum.variance_us2 = sum.variance_us2.saturating_add(value.variance_us2);
     }
 
     /// The table as a value.
@@ -60,14 +71,19 @@ impl Table {
             unit_ns,
             quality: Some(write_quality(&self.quality)),
             loss: write_loss(&self.loss),
+            distributions: Some(distributions::write(&self.distributions)),
             ..format::Rows::default()
         };
         let woken = rows.iter().any(|(row, _)| row.waker.is_some());
+        let sampled = rows.iter().any(|(_, value)| value.variance_us2 > 0);
         let (mut labels, mut stack) = (0_u32, 0_u32);
         for (row, value) in rows {
             if woken {
                 message.waker_labels.push(row.waker.map_or(0, |waker| waker.labels + 1));
                 message.waker_stack.push(row.waker.map_or(0, |waker| waker.stack + 1));
+            }
+            if sampled {
+                message.variance_us2.push(distributions::rounded(value.variance_us2));
             }
             message.labels.push(row.labels.wrapping_sub(labels) as i32);
             message.stack.push(row.stack.wrapping_sub(stack) as i32);
@@ -87,7 +103,7 @@ pub(in crate::store) fn read_rows(
     kind: ProfileKind,
     segment: u64,
     each: impl FnMut(Row, Value) -> Result<(), Damaged>,
-) -> Result<(StackQuality, Loss), Damaged> {
+) -> Result<Beside, Damaged> {
     let message: format::Rows = unpack(bytes)?;
     if kind_of(message.kind)? != kind || message.segment != segment {
         return Err(Damaged::new("rows are not those of this window"));
@@ -98,12 +114,15 @@ pub(in crate::store) fn read_rows(
 pub(super) fn read_message(
     message: format::Rows,
     mut each: impl FnMut(Row, Value) -> Result<(), Damaged>,
-) -> Result<(StackQuality, Loss), Damaged> {
+) -> Result<Beside, Damaged> {
     let length = message.labels.len();
     let others = [message.stack.len(), message.activity.len(), message.count.len(), message.rest_ns.len()];
     let wakers = [message.waker_labels.len(), message.waker_stack.len()];
     let wakers_fit = wakers == [0; 2] || wakers == [length; 2];
-    if others.iter().any(|&other| other != length) || !wakers_fit {
+    // Only where something was sampled.
+    let variances = message.variance_us2.len();
+    let variances_fit = variances == 0 || variances == length;
+    if others.iter().any(|&other| other != length) || !wakers_fit || !variances_fit {
         return Err(Damaged::new("columns of rows differ in length"));
     }
     let (mut labels, mut stack) = (0_u32, 0_u32);
@@ -113,6 +132,7 @@ pub(super) fn read_message(
     for (at, (((&labels_step, &stack_step), &activity), (&count, &rest_ns))) in
         columns.zip(values).enumerate()
     {
+        let variance_us2 = message.variance_us2.get(at).copied().unwrap_or_default();
         labels = labels.wrapping_add(labels_step as u32);
         stack = stack.wrapping_add(stack_step as u32);
         let activity = activity_of(activity)?;
@@ -123,9 +143,13 @@ pub(super) fn read_message(
             return Err(Damaged::new("values are too large"));
         }
         let waker = waker_of(message.waker_labels.get(at), message.waker_stack.get(at))?;
-        each(Row { labels, stack, activity, waker }, Value { count, ns })?;
+        each(Row { labels, stack, activity, waker }, Value { count, ns, variance_us2 })?;
     }
-    Ok((read_quality(message.quality)?, read_loss(&message.loss)?))
+    Ok(Beside {
+        distributions: distributions::read(message.distributions)?,
+        quality: read_quality(message.quality)?,
+        loss: read_loss(&message.loss)?,
+    })
 }
 
 /// Ids plus 1; 0, or no column at all, is nobody.
@@ -154,7 +178,7 @@ pub(super) fn kind_of(number: u32) -> Result<ProfileKind, Damaged> {
     }
 }
 
-fn activity_number(activity: Activity) -> u32 {
+pub(super) fn activity_number(activity: Activity) -> u32 {
     match activity {
         Activity::OnCpu => 0,
         Activity::RunQueue => 1,
@@ -166,7 +190,7 @@ fn activity_number(activity: Activity) -> u32 {
     }
 }
 
-fn activity_of(number: u32) -> Result<Activity, Damaged> {
+pub(super) fn activity_of(number: u32) -> Result<Activity, Damaged> {
     Ok(match number {
         0 => Activity::OnCpu,
         1 => Activity::RunQueue,
@@ -195,6 +219,11 @@ pub(super) fn write_quality(quality: &StackQuality) -> format::Quality {
         frames_unnamed_despite_symbols,
         user_borrowed,
         clock_period_ns,
+        clock_period_min_ns,
+        thread_share,
+        off_cpu_ns,
+        borrowed_ns,
+        missing_ns,
     } = *quality;
     format::Quality {
         records,
@@ -211,6 +240,11 @@ pub(super) fn write_quality(quality: &StackQuality) -> format::Quality {
         frames_unnamed_despite_symbols,
         user_borrowed,
         clock_period_ns,
+        clock_period_min_ns,
+        thread_share,
+        off_cpu_ns,
+        borrowed_ns,
+        missing_ns,
     }
 }
 
@@ -230,6 +264,11 @@ pub(super) fn read_quality(quality: Option<format::Quality>) -> Result<StackQual
         quality.frames_unnamed_despite_symbols,
         quality.user_borrowed,
         quality.clock_period_ns,
+        quality.clock_period_min_ns,
+        quality.thread_share,
+        quality.off_cpu_ns,
+        quality.borrowed_ns,
+        quality.missing_ns,
     ];
     if counts.iter().chain(&quality.stopped).any(|&count| count > MAX_TOTAL) {
         return Err(Damaged::new("counts of stacks are too large"));
@@ -257,6 +296,11 @@ pub(super) fn read_quality(quality: Option<format::Quality>) -> Result<StackQual
         frames_unnamed_despite_symbols: quality.frames_unnamed_despite_symbols,
         user_borrowed: quality.user_borrowed,
         clock_period_ns: quality.clock_period_ns,
+        clock_period_min_ns: quality.clock_period_min_ns,
+        thread_share: quality.thread_share,
+        off_cpu_ns: quality.off_cpu_ns,
+        borrowed_ns: quality.borrowed_ns,
+        missing_ns: quality.missing_ns,
     })
 }
 

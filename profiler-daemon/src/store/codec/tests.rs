@@ -55,7 +55,11 @@ fn profiles() -> impl Strategy<Value = Profile> {
                 unit,
             })
         });
-    let values = (0..1_000_000_u64, 0..1_u64 << 40).prop_map(|(count, ns)| Value { count, ns });
+    let values = (0..1_000_000_u64, 0..1_u64 << 40, 0..64_u64).prop_map(|(count, ns, variance_us2)| Value {
+        count,
+        ns,
+        variance_us2,
+    });
     let stack = || proptest::collection::vec(frames(), 0..5);
     let waker = (labels.clone(), stack());
     let waker = proptest::option::of(waker.prop_map(|(labels, stack)| Waker { labels, stack: stack.into() }));

@@ -47,7 +47,7 @@ fn profile(kind: ProfileKind, seed: u64) -> Profile {
             _ => Activity::Blocked(Wait::Other),
         };
         let count = 1 + (seed * 7 + row) % 11;
-        profile.add_row(&labels, activity, &stack, Value { count, ns: count * 10_101_010 + seed % 3 });
+        profile.add_row(&labels, activity, &stack, Value::exact(count, count * 10_101_010 + seed % 3));
         profile.quality.merge(&StackQuality { records: count, ..StackQuality::default() });
     }
     profile
@@ -244,7 +244,7 @@ fn the_file_stays_below_its_limit_and_what_goes_early_is_counted() {
             let frame = bulky.frame_id(&frame(format!("g{}", dice.below(3000))));
             let stack = if dice.below(8) == 0 { stack } else { bulky.stack_id(&[frame]) };
             let key = Key { labels, stack, activity, waker: None };
-            bulky.add_known(key, Value { count: 1, ns: dice.below(1 << 40) });
+            bulky.add_known(key, Value::exact(1, dice.below(1 << 40)));
         }
         all += bulky.quality.records;
         store.insert(Window { range: range(from, from + 10), profiles: vec![Arc::new(bulky)] });

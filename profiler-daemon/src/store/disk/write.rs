@@ -25,8 +25,8 @@ pub(super) struct Rows {
 }
 
 impl Writer {
-    /// Writes a sealed window.
-    pub(super) fn window(&mut self, database: &Database, window: &Window) -> Result<(), Failure> {
+    /// Writes a sealed window; returns how many bytes it took.
+    pub(super) fn window(&mut self, database: &Database, window: &Window) -> Result<u64, Failure> {
         let (segment, interner) = self.segment(database, hour(window.range))?;
         let mut rows = Vec::new();
         for profile in &window.profiles {
@@ -36,11 +36,13 @@ impl Writer {
         for piece in interner.take_pieces() {
             pieces.push(pack(&piece, Effort::Quick)?);
         }
+        let values = rows.iter().map(|rows| rows.value.len()).chain(pieces.iter().map(Vec::len));
+        let bytes = values.map(|bytes| bytes as u64).sum();
         let transaction = database.begin_write()?;
         append(&transaction, segment, &pieces)?;
         put(&transaction, window.range, 0, segment, rows)?;
         transaction.commit()?;
-        Ok(())
+        Ok(bytes)
     }
 
     /// Whether windows are written with this segment's dictionary now.
