@@ -142,7 +142,8 @@ fn captures_at_once_keep_apart_and_within_their_limits() -> Result<()> {
     assert!(sleeper_stacks.stacks.iter().all(|stack| stack.waker.is_none()), "not asked for");
 
     // Each wake-up is told once, however many captures ask for it.
-    let losses = &get(&with)?["summary"]["losses"];
+    let told = get(&with)?;
+    let losses = &told["summary"]["losses"];
     let lost: u64 = losses
         .as_array()
         .into_iter()
