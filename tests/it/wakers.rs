@@ -62,7 +62,10 @@ fn a_convoy_is_woken_by_whoever_gave_the_lock_back() -> Result<()> {
         let all: Vec<&Stack> = stacks.stacks.iter().collect();
         let waited = time(&all, |stack| stack.holds("take"));
         let truth = workload.truth()?.number("wait_ns")? / 1e3;
-        assert!(within(0.03, waited, truth), "{how}: {waited} us for the lock, {truth} by its own clock");
+        // Where every CPU is wanted, the first waits may be over before the profiler has the tables by which
+        // their stacks are unwound.
+        let share = if how == "sleep" { 0.03 } else { 0.10 };
+        assert!(within(share, waited, truth), "{how}: {waited} us for the lock, {truth} by its own clock");
         // Time that has passed wakes by an interrupt, whoever it hits: mostly a busy worker here.
         let asleep = time(&all, |stack| stack.activity == "blocked: sleep");
         let by_timer = time(&all, |stack| {
@@ -137,6 +140,21 @@ fn captures_at_once_keep_apart_and_within_their_limits() -> Result<()> {
     assert!(only(&convoy_stacks, &convoy) && only(&sleeper_stacks, &sleepers), "mixed");
     assert_eq!(wrong(&convoy_stacks), None);
     assert!(sleeper_stacks.stacks.iter().all(|stack| stack.waker.is_none()), "not asked for");
+
+    // Each wake-up is told once, however many captures ask for it.
+    let told = get(&with)?;
+    let losses = &told["summary"]["losses"];
+    let lost: u64 = losses
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|loss| {
+            let waker = loss["reason"].as_str().is_some_and(|reason| reason.contains("waker"));
+            let count = &loss["count"];
+            waker.then(|| count.as_u64().or_else(|| count.as_str()?.parse().ok())).flatten()
+        })
+        .sum();
+    assert!(lost < 1000, "{losses}");
 
     // One capture, both views.
     let folded = |more: &[&str]| -> Result<Folded> {

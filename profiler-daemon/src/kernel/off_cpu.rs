@@ -29,6 +29,8 @@ pub(super) struct Hooks {
     rseq: Rseq,
     /// Counters when that was last judged.
     judged: UserStacks,
+    /// The hook that tells who wakes a thread is attached.
+    waking: bool,
 }
 
 /// Whether threads can be caught on their way back to user mode.
@@ -68,6 +70,7 @@ impl Hooks {
     /// Detaches the hooks.
     pub(super) fn detach(&mut self, ebpf: &mut Ebpf) {
         self.opened_ns = None;
+        self.waking = false;
         if self.rseq == Rseq::Attached {
             self.rseq = Rseq::Absent;
         }
@@ -79,16 +82,22 @@ impl Hooks {
 
     /// Attaches or detaches the hook that tells who wakes a thread; whether it is attached now. Where
     /// the kernel refuses it, everything else goes on without.
-    pub(super) fn wakers(&self, ebpf: &mut Ebpf, types: &mut Types, wanted: bool) -> bool {
+    pub(super) fn wakers(&mut self, ebpf: &mut Ebpf, types: &mut Types, wanted: bool) -> bool {
+        if wanted == self.waking {
+            // Attaching once more would run it once more at each wake-up.
+            return wanted;
+        }
         if !wanted {
             unload(ebpf, WAKING.0);
+            self.waking = false;
             return false;
         }
         let attached = load::attach_tracepoint(ebpf, types, WAKING.0, WAKING.1);
         if let Err(error) = &attached {
             warn!(%error, "who wakes threads is not recorded");
         }
-        attached.is_ok()
+        self.waking = attached.is_ok();
+        self.waking
     }
 
     /// Whether threads are caught on their way back to user mode.
