@@ -154,7 +154,10 @@ mod tests {
         for share in 0..LEVELS {
             let taken = f64::from(counts[share..].iter().sum::<u32>());
             let expected = 128_000.0 / f64::from(1 << share);
-            assert!((taken - expected).abs() < 4.0 * expected.sqrt(), "1 in 2^{share}: {taken} of {expected}");
+            assert!(
+                (taken - expected).abs() < 4.0 * expected.sqrt(),
+                "1 in 2^{share}: {taken} of {expected}"
+            );
         }
     }
 }

@@ -152,11 +152,8 @@ fn measure(header: &Header) -> Result<Measure, Refused> {
         KIND_ON_CPU => Ok(Measure::OnCpu { period_ns: header.period_ns }),
         KIND_OFF_CPU | KIND_STILL_OFF_CPU => {
             let state = TaskState::from_bits(header.task_state);
-            let clock = Clock {
-                period_ns: header.period_ns,
-                ticks: header.ticks,
-                thread_share: header.thread_share,
-            };
+            let clock =
+                Clock { period_ns: header.period_ns, ticks: header.ticks, thread_share: header.thread_share };
             Ok(Measure::OffCpu {
                 blocked_ns: header.blocked_ns,
                 run_queue_ns: header.run_queue_ns,

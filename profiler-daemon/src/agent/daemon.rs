@@ -22,7 +22,8 @@ use crate::capture::{Captures, Limits};
 use crate::config::{self, Config, Listen};
 use crate::kernel::{Kernel, Options, preflight};
 use crate::model::{
-    Finding, KindLoss, KindQuality, ProfileKind, RecordingCost, Severity, Status, StoreStatus, Target, Unwinding, Window,
+    Finding, KindLoss, KindQuality, ProfileKind, RecordingCost, Severity, Status, StoreStatus, Target,
+    Unwinding, Window,
 };
 use crate::procs;
 use crate::store::Store;

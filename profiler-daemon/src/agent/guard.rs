@@ -112,7 +112,17 @@ pub(super) struct Guard {
 impl Guard {
     pub(super) fn new(budget: Budget, wanted: Rates) -> Self {
         let (cpus, stored) = (Mean::default(), Mean::default());
-        Self { budget, wanted, now: wanted, cpus, stored, programs: None, samples: 0.0, rested: 0, settling: false }
+        Self {
+            budget,
+            wanted,
+            now: wanted,
+            cpus,
+            stored,
+            programs: None,
+            samples: 0.0,
+            rested: 0,
+            settling: false,
+        }
     }
 
     /// The rates that the cost calls for.

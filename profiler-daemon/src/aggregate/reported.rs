@@ -160,7 +160,8 @@ mod tests {
         let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(1000 + seconds);
         let mut reported = Reported::default();
         let mut news = |length, open, seconds| {
-            let news = reported.news(&interval(length, open), at(seconds)).and_then(|news| news.measure.by_clock());
+            let news =
+                reported.news(&interval(length, open), at(seconds)).and_then(|news| news.measure.by_clock());
             reported.forget();
             news.map(|parts| parts[0])
         };

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use tokio::sync::oneshot;
 
-use super::{OpenSession, distributions};
 use super::windows::kind_of;
+use super::{OpenSession, distributions};
 use crate::model::{Batch, Labels, Measure, MonoNs, Profile, ProfileKind, Sample, Stage, Target};
 
 /// When it was looked for intervals that had not ended: once, at the end.

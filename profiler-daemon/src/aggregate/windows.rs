@@ -123,7 +123,8 @@ impl Windows {
     fn insert_sample(&mut self, sample: &Sample, at: SystemTime, news: Option<&News>) {
         let max_rows = self.max_rows;
         let Some(open) = self.window_of(at) else { return };
-        let profile = open.profiles.entry(kind_of(sample.measure)).or_insert_with_key(|&kind| Profile::new(kind));
+        let profile =
+            open.profiles.entry(kind_of(sample.measure)).or_insert_with_key(|&kind| Profile::new(kind));
         match (profile.add_within(sample, max_rows), news) {
             (Some(rows), Some(news)) => open.precision.add(profile, sample, news, rows),
             (Some(_), None) => {}

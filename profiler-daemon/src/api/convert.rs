@@ -135,7 +135,8 @@ fn stacks(quality: &model::StackQuality) -> proto::StackQuality {
 
 pub(super) fn top_row(row: render::TopRow) -> proto::TopRow {
     // Buckets of every row would be more than a message holds.
-    let waits = row.waits.into_iter().map(|waits| wait_times(render::WaitTimes { buckets: Vec::new(), ..waits }));
+    let waits =
+        row.waits.into_iter().map(|waits| wait_times(render::WaitTimes { buckets: Vec::new(), ..waits }));
     proto::TopRow {
         frame: row.frame,
         self_: row.self_value,

@@ -67,7 +67,12 @@ impl ProfileService for Profiles {
             let top = render::top_by(&answer.profile, &options);
             let rows = top.rows.into_iter().map(convert::top_row).collect();
             let waits = top.waits.into_iter().map(convert::wait_times).collect();
-            Ok(TopResponse { summary: Some(convert::summary(&answer.summary)), rows, shown: top.shown, waits })
+            Ok(TopResponse {
+                summary: Some(convert::summary(&answer.summary)),
+                rows,
+                shown: top.shown,
+                waits,
+            })
         });
         Ok(Response::new(answer.await?))
     }

@@ -81,12 +81,8 @@ pub(super) fn as_table(
     columns: Option<usize>,
 ) -> String {
     if title != "FRAME" {
-        let header = [
-            ("SHARE", Align::Right),
-            ("±", Align::Right),
-            ("VALUE", Align::Right),
-            (title, Align::Left),
-        ];
+        let header =
+            [("SHARE", Align::Right), ("±", Align::Right), ("VALUE", Align::Right), (title, Align::Left)];
         let cells = |row: &TopRow| {
             vec![
                 summary::percent(row.total, facts.total),

@@ -12,8 +12,8 @@ pub mod preflight;
 #[cfg(test)]
 mod privilege;
 mod program_log;
-mod run_time;
 mod rings;
+mod run_time;
 mod share;
 mod side_band;
 mod tables;

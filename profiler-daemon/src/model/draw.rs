@@ -75,7 +75,8 @@ impl ThreadDraws {
         let end = self.period_ns * self.period_ns / 6.0;
         let sum = if self.ticks < 2 { whole } else { whole.min(end) };
         let share = self.share.max(1.0);
-        let scaled = move |variance: f64, value: f64| share * variance + value * value * share * (share - 1.0);
+        let scaled =
+            move |variance: f64, value: f64| share * variance + value * value * share * (share - 1.0);
         let things = self.things.iter().map(move |&(thing, own, variance)| {
             // Of independent values whose sum is given, each has v - v²/V.
             let among = if whole > 0.0 { variance - variance * variance / whole } else { 0.0 };

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use indexmap::{IndexMap, IndexSet};
 use rustc_hash::FxBuildHasher;
 
-use super::{Distribution, Distributions, Frame, Labels, Loss, Measure, ProfileKind, Sample, Selector, StackQuality, Stage, Wait};
+use super::{
+    Distribution, Distributions, Frame, Labels, Loss, Measure, ProfileKind, Sample, Selector, StackQuality,
+    Stage, Wait,
+};
 
 type Set<T> = IndexSet<T, FxBuildHasher>;
 
@@ -322,13 +325,7 @@ impl Profile {
     }
 
     /// [`Self::add_row`] by the indices that the three functions above gave.
-    pub(crate) fn add_known(
-        &mut self,
-        labels: u32,
-        activity: Activity,
-        stack: u32,
-        value: Value,
-    ) -> usize {
+    pub(crate) fn add_known(&mut self, labels: u32, activity: Activity, stack: u32, value: Value) -> usize {
         let entry = self.values.entry(Key { labels, stack, activity });
         let index = entry.index();
         *entry.or_default() += value;

@@ -31,7 +31,11 @@ impl From<&Profile> for Certainty {
         let quality = &profile.quality;
         let total = profile.total();
         Self {
-            total: if profile.kind() == ProfileKind::OnCpu { total.count as f64 } else { total.ns as f64 / 1e3 },
+            total: if profile.kind() == ProfileKind::OnCpu {
+                total.count as f64
+            } else {
+                total.ns as f64 / 1e3
+            },
             total_error: profile.total_error(),
             periods_ns: [quality.clock_period_min_ns, quality.clock_period_ns],
             one_thread_in: 1 << quality.thread_share.min(31),

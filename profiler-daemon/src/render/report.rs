@@ -159,7 +159,9 @@ impl Lines {
                 Activity::Preempted => ("cpu", "preempted_delay", "preempted threads waited for a CPU"),
                 Activity::Blocked(Wait::Io) => ("io", "wait", "waits for I/O took"),
                 Activity::Blocked(Wait::Lock) => ("threads", "lock_wait", "waits for locks took"),
-                Activity::Blocked(Wait::PageFault) => ("memory", "page_fault_wait", "waits in page faults took"),
+                Activity::Blocked(Wait::PageFault) => {
+                    ("memory", "page_fault_wait", "waits in page faults took")
+                }
                 Activity::Blocked(Wait::Network) => ("threads", "network_wait", "waits for the network took"),
                 _ => continue,
             };
@@ -195,7 +197,9 @@ impl Lines {
             error => format!("{error} (standard error)"),
         };
         let mut texts = vec![format!("{what} time is {error}")];
-        texts.extend([certainty.sampled(), certainty.user_stacks()].into_iter().filter(|text| !text.is_empty()));
+        texts.extend(
+            [certainty.sampled(), certainty.user_stacks()].into_iter().filter(|text| !text.is_empty()),
+        );
         self.plain(Aspect::Errors, "profiler", "standard_error", (share, "percent"), texts.join("; "));
     }
 

@@ -37,7 +37,7 @@ fn amount(profile: &Profile, about: &About) -> String {
     let mut line = match profile.kind() {
         ProfileKind::OnCpu => {
             format!("{} samples{error} at {:.1} Hz", total.count, frequency_hz(profile))
-        },
+        }
         ProfileKind::OffCpu => format!("{seconds:.3} s{error} off CPU in {} records", total.count),
         ProfileKind::Wall => format!("{seconds:.3} s{error} on and off CPU in {} records", total.count),
     };

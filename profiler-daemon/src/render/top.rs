@@ -201,9 +201,9 @@ fn waits_of_groups(profile: &Profile, by: GroupBy) -> IndexMap<String, Vec<WaitT
     if by == GroupBy::Frame {
         return groups;
     }
-    let waits = profile.distributions().grouped(|labels, activity| {
-        Some((group(by, profile.labels_at(labels)?, activity)?, activity))
-    });
+    let waits = profile
+        .distributions()
+        .grouped(|labels, activity| Some((group(by, profile.labels_at(labels)?, activity)?, activity)));
     for ((group, activity), waits) in waits {
         groups.entry(group).or_default().push(WaitTimes::of(activity, &waits));
     }

@@ -13,7 +13,8 @@ const OWN: u64 = 0;
 
 pub(in crate::store) fn write_capture(result: &CaptureResult) -> Result<Vec<u8>, Damaged> {
     let CaptureResult { id, range, profile: _, summary, about } = result;
-    let Summary { kind, total, total_error, records, range: _, covered, frequency_hz, loss, quality } = summary;
+    let Summary { kind, total, total_error, records, range: _, covered, frequency_hz, loss, quality } =
+        summary;
     let CaptureAbout { pids, cgroup, duration, min_block, reason, cause, labels } = about;
     let message = format::Capture {
         id: id.clone(),

@@ -117,7 +117,8 @@ mod tests {
             Just(Activity::Preempted),
             (0..Wait::ALL.len()).prop_map(|at| Activity::Blocked(Wait::ALL[at])),
         ];
-        let waits = proptest::collection::vec((any::<u32>(), activity, 0..1_u64 << 40, 1..1_u64 << 30), 0..40);
+        let waits =
+            proptest::collection::vec((any::<u32>(), activity, 0..1_u64 << 40, 1..1_u64 << 30), 0..40);
         let open = proptest::collection::vec(any::<bool>(), 40);
         let variances = proptest::collection::vec((any::<u32>(), 0..64_u64), 0..20);
         (waits, open, variances, 1..1_u64 << 62).prop_map(|(waits, open, variances, swept)| {

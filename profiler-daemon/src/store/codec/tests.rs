@@ -55,8 +55,11 @@ fn profiles() -> impl Strategy<Value = Profile> {
                 unit,
             })
         });
-    let values = (0..1_000_000_u64, 0..1_u64 << 40, 0..64_u64)
-        .prop_map(|(count, ns, variance_us2)| Value { count, ns, variance_us2 });
+    let values = (0..1_000_000_u64, 0..1_u64 << 40, 0..64_u64).prop_map(|(count, ns, variance_us2)| Value {
+        count,
+        ns,
+        variance_us2,
+    });
     let stack = proptest::collection::vec(frames(), 0..5);
     let rows = proptest::collection::vec((labels, activities(), stack, values), 0..30);
     let kinds = proptest::sample::select(vec![ProfileKind::OnCpu, ProfileKind::OffCpu, ProfileKind::Wall]);
