@@ -286,9 +286,9 @@ mod tests {
         };
         for (last_open, expected) in [(true, 1.0), (false, 0.0)] {
             let mut forth = window(10, true);
-            assert_eq!(forth.merge(&window(20, last_open), |labels| Some(labels)), 0);
+            assert_eq!(forth.merge(&window(20, last_open), Some), 0);
             let mut back = window(20, last_open);
-            back.merge(&window(10, true), |labels| Some(labels));
+            back.merge(&window(10, true), Some);
             for merged in [forth, back] {
                 let groups = merged.grouped(|_, activity| Some(activity));
                 assert_eq!(groups[&activity].open.count(), expected);

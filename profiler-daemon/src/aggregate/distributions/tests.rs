@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use profiler_common::clock::tick;
-
 use super::super::windows::Windows;
 use crate::model::{
     Activity, Batch, CgroupId, Clock, ClockAnchor, Labels, Measure, MonoNs, Pid, ProcessId, Profile,
@@ -16,6 +14,17 @@ const T: u64 = 10 * MS;
 
 fn wall(ms: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(1_000_000_000 + ms)
+}
+
+/// The ticks of a clock in so much time, as the programs count them.
+fn tick(left_ns: &mut u64, ns: u64) -> u64 {
+    if ns < *left_ns {
+        *left_ns -= ns;
+        return 0;
+    }
+    let more = (ns - *left_ns) / T;
+    *left_ns = T - (ns - *left_ns - more * T);
+    more + 1
 }
 
 struct Thread {
@@ -33,7 +42,7 @@ impl Thread {
     /// An interval that ends at `end_ms`; what the kernel would say of it, if anything.
     fn interval(&mut self, end_ms: u64, parts: [u64; 3], open: bool) -> Option<Sample> {
         let mut left_ns = self.left_ns;
-        let ticks = parts.map(|ns| tick(&mut left_ns, ns, T));
+        let ticks = parts.map(|ns| tick(&mut left_ns, ns) as u32);
         self.sequence += u32::from(!open);
         let sequence = if open { self.sequence + 1 } else { self.sequence };
         if !open {

@@ -28,6 +28,17 @@ const T: u64 = 10_000_000;
 const WINDOW: u64 = 2_000_000_000;
 const RUNS: usize = 200;
 
+/// The ticks of a clock in so much time, as the programs count them.
+fn tick(left_ns: &mut u64, ns: u64) -> u64 {
+    if ns < *left_ns {
+        *left_ns -= ns;
+        return 0;
+    }
+    let more = (ns - *left_ns) / T;
+    *left_ns = T - (ns - *left_ns - more * T);
+    more + 1
+}
+
 /// One window of a thread: what each of its two places had in truth, what was estimated, and the
 /// variances. `waits` says where the next wait is and how long.
 struct Window {
@@ -45,7 +56,7 @@ fn window(dice: &mut Dice, waits: &mut impl FnMut(&mut Dice) -> (usize, u64)) ->
     while now < WINDOW {
         let (place, length_ns) = waits(dice);
         now += length_ns + dice.wait(0.02 * MS);
-        let ticks = profiler_common::clock::tick(&mut left, length_ns, T).into();
+        let ticks = tick(&mut left, length_ns);
         window.truth[place] += length_ns as f64;
         window.value[place] += (ticks * T) as f64;
         if ticks > 0 {
