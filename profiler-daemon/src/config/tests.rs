@@ -81,10 +81,10 @@ fn every_key_from_every_layer() {
 #[test]
 fn unknown_keys_name_line_and_nearest() {
     assert_eq!(
-        problems("window = \"5s\"\n\n[on_cpu]\nfrequncy = 1\n[store]\nx = 1\n"),
+        problems("window = \"5s\"\n\n[on_cpu]\nfrequncy = 1\n[shop]\nx = 1\n"),
         [
             "p.toml:4: unknown key \"on_cpu.frequncy\"; the nearest known key is \"on_cpu.frequency\"",
-            "p.toml:5: unknown key \"store\"",
+            "p.toml:5: unknown key \"shop\"",
         ]
     );
     assert_eq!(
