@@ -12,6 +12,10 @@ mod source_hash;
 /// Names a file that is embedded in place of the checked-in object: the one a test run has just built.
 const OBJECT_OVERRIDE: &str = "PROFILER_EBPF_OBJECT";
 
+/// What unwinding tables are made by, relative to the workspace.
+const TABLE_BUILDER: [&str; 3] =
+    ["Cargo.lock", "profiler-common/src/unwind.rs", "profiler-daemon/src/unwind"];
+
 fn main() {
     if let Err(error) = run() {
         println!("cargo::error={error:#}");
@@ -22,6 +26,7 @@ fn run() -> Result<()> {
     let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").context("CARGO_MANIFEST_DIR is not set")?);
     let out = PathBuf::from(env::var_os("OUT_DIR").context("OUT_DIR is not set")?);
     embed_object(&package, &out)?;
+    name_table_builder(&package)?;
     generate(&package.join("proto"), &out)
 }
 
@@ -35,6 +40,18 @@ fn embed_object(package: &Path, out: &Path) -> Result<()> {
     rerun_if_changed(&object);
     fs::copy(&object, out.join("profiler.bpf.o"))
         .with_context(|| format!("cannot embed the eBPF object {}", object.display()))?;
+    Ok(())
+}
+
+/// Names the builder of unwinding tables by its sources, so that none takes those that another kept
+/// on disk for its own.
+fn name_table_builder(package: &Path) -> Result<()> {
+    let workspace = package.parent().context("the package lies in the workspace")?;
+    for path in TABLE_BUILDER {
+        rerun_if_changed(&workspace.join(path));
+    }
+    let hash = source_hash::hash_of(workspace, &TABLE_BUILDER).context("cannot hash the table builder")?;
+    println!("cargo::rustc-env=TABLE_BUILDER={hash}");
     Ok(())
 }
 

@@ -200,7 +200,7 @@ impl Host {
     ) {
         let labels = self.labels(process, window);
         let Some(times) = profile.times() else {
-            let value = Value { count, ns: count * PERIOD_NS };
+            let value = Value::exact(count, count * PERIOD_NS);
             profile.add_row(&labels, Activity::OnCpu, stack, value);
             return;
         };
@@ -215,10 +215,12 @@ impl Host {
             stack: stack.into(),
             flags: StackFlags { walk: WalkEnd::Complete, ..StackFlags::default() },
             measure,
+            waker: None,
         };
         for _ in 0..count {
             let at = origin + Duration::from_millis(dice.below(WINDOW * 1000));
-            assert!(profile.add_when(&sample, Some(&Extent::of(measure, at)), usize::MAX), "there is room");
+            let rows = profile.add_when(&sample, Some(&Extent::of(measure, at)), usize::MAX);
+            assert!(rows.is_some(), "there is room");
         }
     }
 

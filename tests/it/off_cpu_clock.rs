@@ -32,7 +32,16 @@ fn off_cpu_of(daemon: &Daemon<'_>, pid: u32) -> Result<Folded> {
 fn sampled(period: &str, seconds: f64) -> Result<(Folded, Workload, f64)> {
     let site = Site::new()?;
     // No budget: the period stays as it is.
-    let flags = ["--off-cpu-period", period, "--window", "1s", "--budget-off-cpu-samples", "1000000"];
+    let flags = [
+        "--off-cpu-period",
+        period,
+        "--window",
+        "1s",
+        "--budget-off-cpu-samples",
+        "1000000",
+        "--budget-millicpus",
+        "1000000",
+    ];
     let daemon = site.start_with(&flags)?;
     let workload = Workload::new("offcpu", seconds)?;
     let since = Instant::now();

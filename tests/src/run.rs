@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::binary::profiler;
+use crate::binary::{cache_dir, profiler};
 
 /// Longest time any single program of a test may take.
 pub const LIMIT: Duration = Duration::from_secs(120);
@@ -67,12 +67,17 @@ pub fn run_in<S: AsRef<OsStr>>(dir: &Path, args: impl IntoIterator<Item = S>) ->
     Running::start(command)?.wait()
 }
 
-/// `profiler ARGS...`, ready to start, without the caller's own settings for the profiler.
+/// `profiler ARGS...`, ready to start, without the caller's own settings for the profiler. Recordings
+/// keep their tables with what else the harness keeps.
 ///
 /// # Errors
 /// When there is no binary.
 pub fn command<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Result<Command> {
     let mut command = Command::new(profiler()?);
+    let mut args = args.into_iter().peekable();
+    if args.peek().is_some_and(|first| first.as_ref() == "record") {
+        command.args(args.next()).arg("--cache-dir").arg(cache_dir()?.join("tables"));
+    }
     command.args(args);
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| name.starts_with("PROFILER_") || name == "RUST_LOG") {

@@ -26,8 +26,17 @@ pub(crate) const OBJECT_HASH: &str = "profiler-ebpf/prebuilt/profiler.bpf.o.sour
 ///
 /// When a source is missing or cannot be read; the message names it.
 pub(crate) fn source_hash(workspace: &Path) -> io::Result<String> {
+    hash_of(workspace, &SOURCES)
+}
+
+/// The same of other files, and directories with all below them.
+///
+/// # Errors
+///
+/// As of [`source_hash`].
+pub(crate) fn hash_of(workspace: &Path, sources: &[&str]) -> io::Result<String> {
     let mut files = Vec::new();
-    for source in SOURCES {
+    for source in sources {
         collect(workspace, Path::new(source), &mut files)?;
     }
     files.sort();

@@ -1,6 +1,5 @@
 //! `profiler daemon`: samples the host all the time and serves what it saw.
 
-use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -15,21 +14,21 @@ use super::pipeline::{Pipeline, refused};
 use super::record::StopSignals;
 use super::recorder::PipelineRecorder;
 use super::triggers::{self, Triggered};
-use super::{history, own_cost, service_manager};
+use super::{history, own_cost, service_manager, table_cache};
 use crate::aggregate;
 use crate::api::{self, Endpoints, Listener, Services};
 use crate::capture::{Captures, Limits};
 use crate::config::{self, Config, Listen};
-use crate::kernel::{Kernel, Options, preflight};
+use crate::kernel::{self, Kernel, Options, preflight};
 use crate::model::{
-    Finding, KindLoss, KindQuality, ProfileKind, Severity, Status, StoreStatus, Target, Unwinding, Window,
+    Allowance, CaptureCounts, Finding, KindLoss, KindQuality, ProfileKind, RecordingCost, Severity, Status,
+    StoreStatus, Target, Unwinding, Window,
 };
 use crate::procs;
 use crate::store::Store;
 use crate::symbolize;
 use crate::telemetry::metrics;
-use crate::trigger;
-use crate::unwind::cache::Cache;
+use crate::trigger::{self, Triggers};
 
 /// Sealed windows that may wait for the store.
 const WINDOWS: usize = 8;
@@ -71,7 +70,7 @@ async fn run(config: &Config) -> Result<(), AgentError> {
         Arc::new(store)
     };
 
-    let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32);
+    let cpus = kernel::cpu_count();
     let options = Options {
         table_bytes: config.unwind.table_bytes,
         ..Options::for_rate(cpus, config.on_cpu.frequency)
@@ -88,15 +87,16 @@ async fn run(config: &Config) -> Result<(), AgentError> {
     let symbols = symbolize::Options {
         debug_dirs: config.symbols.debug_dirs.clone(),
         inlined: config.symbols.inlined,
+        own_debug_info: false,
         debuginfod: debuginfod(config),
         ..symbolize::Options::default()
     };
     let (sink, sealed) = mpsc::channel(WINDOWS);
-    let pipeline = Pipeline::start(kernel, symbols, table_cache(config), windows, sink)?;
+    let pipeline = Pipeline::start(kernel, symbols, table_cache::of_daemon(config), windows, sink)?;
     let kernel = pipeline.kernel();
     kernel.start_on_cpu(config.on_cpu.frequency, Target::Host).await.map_err(refused)?;
     let period = config.off_cpu.enabled.then_some(config.off_cpu.period);
-    let clock = period.map(|period| Clock { period, window: config.window });
+    let clock = period.map(|period| Clock { period, window: config.window, thread_share: 0 });
     kernel.set_clock(clock).await.map_err(refused)?;
 
     store.set_fresh(pipeline.fresh());
@@ -109,13 +109,26 @@ async fn run(config: &Config) -> Result<(), AgentError> {
     let limits = Limits {
         max_duration: config.capture.max_duration,
         max_running: config.capture.max_running as usize,
+        allowance: Allowance {
+            events_per_second: config.capture.max_events.into(),
+            bytes: config.capture.max_bytes,
+            millicpus: config.capture.max_millicpus.into(),
+        },
         ..Limits::default()
     };
     let captures = Arc::new(Captures::new(recorder, Arc::clone(&store), limits));
     let triggered = Triggered::start(config, token, &captures, &store);
-    let guard = Guard::new(budget(config, cpus), Rates { period, frequency_hz: config.on_cpu.frequency });
+    let rates = Rates { period, frequency_hz: config.on_cpu.frequency, thread_share: 0 };
+    let guard = Guard::new(budget(config, cpus), rates);
+    let cost = Arc::new(Mutex::new(guard.cost()));
     let running = Arc::clone(&captures);
-    let guard = guard::run(guard, config.window, kernel.clone(), move || running.running() > 0);
+    let (told, counted) = (Arc::clone(&cost), Arc::clone(&store));
+    let surroundings = guard::Surroundings {
+        busy: Box::new(move || running.running() > 0),
+        stored_bytes: Box::new(move || counted.taken_bytes()),
+        tell: Box::new(move |cost| *told.lock().unwrap_or_else(PoisonError::into_inner) = cost),
+    };
+    let guard = guard::run(guard, config.window, kernel.clone(), surroundings);
     let guard = tokio::spawn(guard);
     let observer = Observer {
         started: SystemTime::now(),
@@ -124,7 +137,9 @@ async fn run(config: &Config) -> Result<(), AgentError> {
         stacks: pipeline.stacks(),
         store: Arc::clone(&store),
         captures: Arc::clone(&captures),
+        triggers: Arc::clone(&triggered.triggers),
         unwinding: pipeline.unwinding().snapshot(),
+        cost,
     };
     let kept = Arc::clone(&store);
     let (ready, is_ready) = watch::channel(true);
@@ -169,31 +184,14 @@ async fn run(config: &Config) -> Result<(), AgentError> {
     }
 }
 
-/// Where unwinding tables are kept across restarts. Without it they are built anew.
-fn table_cache(config: &Config) -> Option<Arc<Cache>> {
-    if config.unwind.cache_bytes == 0 {
-        return None;
-    }
-    let directory = config.state_dir.join("unwind");
-    let opened = std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o750)
-        .create(&config.state_dir)
-        .map_err(|error| error.to_string())
-        .and_then(|()| Cache::open(&directory, config.unwind.cache_bytes).map_err(|error| error.to_string()));
-    match opened {
-        Ok(cache) => Some(Arc::new(cache)),
-        Err(error) => {
-            warn!(directory = %directory.display(), error, "unwinding tables are not kept across restarts");
-            None
-        }
-    }
-}
-
 /// What recording may cost: by default 1 % of a CPU for every 8 CPUs.
 fn budget(config: &Config, cpus: u32) -> Budget {
     let millicpus = config.budget.millicpus.unwrap_or_else(|| 10 * cpus.div_ceil(8));
-    Budget { samples_per_second: config.budget.off_cpu_samples.into(), cpus: f64::from(millicpus) / 1000.0 }
+    Budget {
+        samples_per_second: config.budget.off_cpu_samples.into(),
+        cpus: f64::from(millicpus) / 1000.0,
+        store_bytes_per_second: config.budget.store_bytes as f64,
+    }
 }
 
 /// Whether records still go from the rings into the pipeline.
@@ -243,7 +241,7 @@ fn services(
         store: Arc::clone(&observer.store),
         captures: Arc::clone(&observer.captures),
         windows,
-        host: Arc::new(procs::host_facts),
+        host: Arc::new(|cgroup| procs::host_facts(cgroup, kernel::cpu_count())),
         bundles: Arc::clone(&triggered.bundles),
         webhook: triggered.webhook.clone(),
         status: Arc::new(move || observer.status()),
@@ -262,7 +260,9 @@ struct Observer {
     stacks: Arc<Mutex<KindQuality>>,
     store: Arc<Store>,
     captures: Arc<Captures>,
+    triggers: Arc<Triggers>,
     unwinding: Arc<Mutex<Unwinding>>,
+    cost: Arc<Mutex<RecordingCost>>,
 }
 
 impl Observer {
@@ -271,11 +271,13 @@ impl Observer {
         let stored = self.store.stats();
         let mut loss = self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone();
         loss.merge(&stored.loss);
+        let [started, refused] = self.captures.counts();
         Status {
             started: self.started,
             cpu_time: own_cost::cpu_time(),
-            bpf_run_time: None,
+            bpf_run_time: kernel.programs.map(|programs| programs.run_time),
             rss_bytes: own_cost::rss_bytes(),
+            rss_peak_bytes: own_cost::rss_peak_bytes(),
             bpf_map_bytes: kernel.map_bytes,
             on_cpu_frequency_hz: f64::from(kernel.frequency_hz),
             off_cpu_active: kernel.off_cpu_active,
@@ -294,7 +296,10 @@ impl Observer {
             oldest: stored.oldest,
             newest: stored.newest,
             captures_running: self.captures.running() as u32,
+            captures: CaptureCounts { started, refused, alerts: self.triggers.alert_counts() },
             unwinding: *self.unwinding.lock().unwrap_or_else(PoisonError::into_inner),
+            cost: *self.cost.lock().unwrap_or_else(PoisonError::into_inner),
+            thread_share: kernel.clock.map_or(0, |clock| clock.thread_share),
         }
     }
 }

@@ -3,15 +3,15 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::error::AgentError;
 use super::kernel_task::{self, KernelHandle};
 use super::unwinding::Unwinding;
-use crate::aggregate;
+use crate::aggregate::{self, Opened};
 use crate::kernel::{self, Kernel, KernelError};
-use crate::model::{Batch, ClockAnchor, KindLoss, KindQuality, Profile, ProfileKind, Target, Window};
+use crate::model::{Batch, ClockAnchor, Detail, KindLoss, KindQuality, ProfileKind, Target, Window};
 use crate::procs::SharedTable;
 use crate::store::FreshSource;
 use crate::symbolize::{self, Symbolizer};
@@ -40,7 +40,7 @@ pub(super) struct SessionSpec {
     pub(super) session: u64,
     pub(super) kind: ProfileKind,
     pub(super) target: Target,
-    pub(super) min_block_ns: u64,
+    pub(super) detail: Detail,
     /// On-CPU frequency, if the session runs the on-CPU sampler itself.
     pub(super) frequency_hz: Option<u32>,
 }
@@ -135,16 +135,16 @@ impl Pipeline {
 }
 
 impl Sessions {
-    /// Starts a session; the receiver yields its profile after [`Self::end`].
-    pub(super) async fn start(&self, spec: SessionSpec) -> Result<oneshot::Receiver<Profile>, AgentError> {
-        let SessionSpec { session, kind, target, min_block_ns, frequency_hz } = spec;
-        let profile = self.aggregate.open(session, kind, target.clone(), kernel::now(), min_block_ns).await?;
-        let started = self.start_samplers(session, kind, target, min_block_ns, frequency_hz).await;
+    /// Starts a session; its profile is there after [`Self::end`].
+    pub(super) async fn start(&self, spec: SessionSpec) -> Result<Opened, AgentError> {
+        let SessionSpec { session, kind, target, detail, frequency_hz } = spec;
+        let opened = self.aggregate.open(session, kind, target.clone(), kernel::now(), detail).await?;
+        let started = self.start_samplers(session, kind, target, detail, frequency_hz).await;
         if let Err(error) = started {
             self.aggregate.abandon(session).await;
             return Err(error);
         }
-        Ok(profile)
+        Ok(opened)
     }
 
     async fn start_samplers(
@@ -152,11 +152,11 @@ impl Sessions {
         session: u64,
         kind: ProfileKind,
         target: Target,
-        min_block_ns: u64,
+        detail: Detail,
         frequency_hz: Option<u32>,
     ) -> Result<(), AgentError> {
         if kind != ProfileKind::OnCpu {
-            self.kernel.start_off_cpu(session, target.clone(), min_block_ns).await.map_err(refused)?;
+            self.kernel.start_off_cpu(session, target.clone(), detail).await.map_err(refused)?;
         }
         if let Some(frequency_hz) = frequency_hz {
             self.kernel.start_on_cpu(frequency_hz, target).await.map_err(refused)?;

@@ -23,6 +23,7 @@ const MAX_TOKEN_FILE: u64 = 64 << 10;
 pub(super) struct Triggered {
     pub(super) bundles: Arc<Bundles>,
     pub(super) webhook: Option<Webhook>,
+    pub(super) triggers: Arc<Triggers>,
     watch: PressureWatch,
 }
 
@@ -44,6 +45,7 @@ impl Triggered {
         let bundles = Arc::new(Bundles::new(options, Arc::clone(captures), Arc::clone(store)));
         let options = trigger::Options {
             duration: config.trigger.duration,
+            wakers: config.trigger.wakers,
             cooldown: config.trigger.cooldown,
             max_per_hour: config.trigger.max_per_hour as usize,
             targets: config.webhook.targets.clone(),
@@ -51,8 +53,8 @@ impl Triggered {
         };
         let triggers = Arc::new(Triggers::new(Arc::clone(captures), Arc::clone(&bundles), options));
         let watch = PressureWatch::start(&config.pressure.rules, &triggers);
-        let webhook = token.map(|token| Webhook { token, triggers });
-        Self { bundles, webhook, watch }
+        let webhook = token.map(|token| Webhook { token, triggers: Arc::clone(&triggers) });
+        Self { bundles, webhook, triggers, watch }
     }
 
     /// Starts nothing more. Captures can then be ended.

@@ -1,5 +1,7 @@
 //! The single owner of what is still being recorded: open windows and open sessions.
 
+mod distributions;
+mod precision;
 mod reported;
 mod session;
 mod waits;
@@ -9,6 +11,7 @@ mod windows;
 mod tests;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
@@ -17,7 +20,9 @@ use tokio::time::{Instant, MissedTickBehavior};
 use self::session::Sessions;
 use self::waits::Waits;
 use self::windows::Windows;
-use crate::model::{Batch, ClockAnchor, Fresh, MonoNs, Profile, ProfileKind, Target, WaitRules, Window};
+use crate::model::{
+    Batch, ClockAnchor, Detail, Fresh, MonoNs, Profile, ProfileKind, Target, Usage, WaitRules, Window,
+};
 
 /// How late a sample may be and still find its window open.
 const GRACE: Duration = Duration::from_secs(1);
@@ -66,10 +71,21 @@ pub struct OpenSession {
     pub target: Target,
     /// Nothing before this instant counts: intervals are clipped to it.
     pub not_before: MonoNs,
-    /// Off-CPU intervals shorter than this are left out, ns.
-    pub min_block_ns: u64,
+    /// Which off-CPU intervals, and what of them.
+    pub detail: Detail,
     /// Where the finished profile goes.
     pub reply: oneshot::Sender<Profile>,
+    /// Where it says what it has taken.
+    pub usage: Arc<Usage>,
+}
+
+/// A session that was opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// Yields the profile once a batch names the session in [`Batch::ended`], or the samples end.
+    pub profile: oneshot::Receiver<Profile>,
+    /// What it has taken so far.
+    pub usage: Arc<Usage>,
 }
 
 #[derive(Debug)]
@@ -91,8 +107,7 @@ pub struct Closed;
 
 impl Handle {
     /// Opens a session. Records that are sent to the aggregator after this returns are seen by
-    /// it. The receiver yields the profile once a batch names the session in
-    /// [`Batch::ended`], or the samples end.
+    /// it.
     ///
     /// # Errors
     /// [`Closed`] when the aggregator has ended.
@@ -102,12 +117,14 @@ impl Handle {
         kind: ProfileKind,
         target: Target,
         not_before: MonoNs,
-        min_block_ns: u64,
-    ) -> Result<oneshot::Receiver<Profile>, Closed> {
+        detail: Detail,
+    ) -> Result<Opened, Closed> {
         let (reply, profile) = oneshot::channel();
-        let open = OpenSession { session, kind, target, not_before, min_block_ns, reply };
+        let usage = Arc::default();
+        let open =
+            OpenSession { session, kind, target, not_before, detail, reply, usage: Arc::clone(&usage) };
         self.0.send(Request::Open(open)).await.map_err(|_| Closed)?;
-        Ok(profile)
+        Ok(Opened { profile, usage })
     }
 
     /// What the open windows hold up to now, and those that were sealed last: they may still be on

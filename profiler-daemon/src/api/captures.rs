@@ -11,11 +11,11 @@ use super::convert;
 use super::error::ApiError;
 use crate::bundle::{BundleFile, Bundles};
 use crate::capture::{CaptureSpec, Captures, Cause, TargetSpec};
-use crate::model::{Pid, ProfileKind};
+use crate::model::{Allowance, Pid, ProfileKind};
 use crate::proto::capture_service_server::CaptureService;
 use crate::proto::{
-    BundlePart, Capture, GetBundleRequest, GetRequest, ListCapturesRequest, ListCapturesResponse,
-    StartRequest, StopRequest, WatchRequest,
+    BundlePart, Capture, CaptureLimits, GetBundleRequest, GetRequest, ListCapturesRequest,
+    ListCapturesResponse, StartRequest, StopRequest, WatchRequest,
 };
 
 /// Largest piece of a bundle's file in one message, bytes.
@@ -96,7 +96,8 @@ fn unknown(id: String) -> ApiError {
 }
 
 fn spec(request: StartRequest) -> Result<CaptureSpec, ApiError> {
-    let StartRequest { kind, target, duration, min_block, bundle: _ } = request;
+    let StartRequest { kind, target, duration, min_block, bundle: _, wakers, limits } = request;
+    let CaptureLimits { events_per_second, bytes, millicpus } = limits.unwrap_or_default();
     let target = target.unwrap_or_default();
     let kind = if kind == 0 { ProfileKind::OffCpu } else { convert::stored_kind("kind", kind)? };
     Ok(CaptureSpec {
@@ -107,6 +108,8 @@ fn spec(request: StartRequest) -> Result<CaptureSpec, ApiError> {
         },
         duration: convert::duration("duration", duration)?,
         min_block: convert::duration("min_block", min_block)?,
+        wakers,
+        allowance: Allowance { events_per_second, bytes, millicpus },
         cause: Cause::Request,
     })
 }

@@ -94,6 +94,7 @@ impl From<ApiError> for Status {
                 Code::ResourceExhausted
             }
             ApiError::Render(RenderError::Empty) => missing(&mut details, "profile", "", &message),
+            ApiError::Render(RenderError::NoWakers) => missing(&mut details, "wakers", "", &message),
             ApiError::Render(_) | ApiError::Unfinished(_) => {
                 tracing::error!("{message}");
                 Code::Internal

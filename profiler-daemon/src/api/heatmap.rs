@@ -80,7 +80,8 @@ fn whole_seconds(range: TimeRange) -> TimeRange {
 fn told(heat: &Heat, total: u64) -> Summary {
     let covered = heat.covered.iter().map(TimeRange::length).sum();
     let mut summary = Summary::of(&Profile::new(heat.kind), heat.range, covered);
-    (summary.total, summary.records) = (total, heat.quality.records);
+    (summary.total, summary.total_error) = (total, heat.total_error());
+    summary.records = heat.quality.records;
     (summary.loss, summary.quality) = (heat.loss.clone(), heat.quality);
     summary
 }

@@ -18,7 +18,7 @@ use super::error::ApiError;
 use super::query::{AskedRange, Queries, Question, Source, selector};
 use super::{ServeError, Services, webhook};
 use crate::model::ProfileKind;
-use crate::render::Format;
+use crate::render::{Format, View};
 
 #[derive(Clone)]
 struct Site {
@@ -109,7 +109,7 @@ async fn draw(
     };
     let range = AskedRange { since, ..AskedRange::default() }.at(SystemTime::now())?;
     let question = Question { source: Source::Windows { kind, range }, selector: selector(&r#where)? };
-    queries.answer(question, |answer| answer.render(Format::Svg)).await
+    queries.answer(question, |answer| answer.render(Format::Svg, View::Waits)).await
 }
 
 /// As `google/rpc/code.proto` maps them.

@@ -17,7 +17,7 @@ use crate::proto::{
     DiffRequest, HeatmapRequest, ListRequest, ListResponse, QueryRequest, QueryResponse, ReportRequest,
     ReportResponse, Selection, TopRequest, TopResponse, WatchWindowsRequest,
 };
-use crate::render::{self, Format, TopOptions};
+use crate::render::{self, Format, TopOptions, View};
 use crate::store::{containers, processes};
 
 /// Largest piece of a rendered profile in one message, bytes.
@@ -43,11 +43,12 @@ impl ProfileService for Profiles {
     type WatchStream = WindowStream;
 
     async fn query(&self, request: Request<QueryRequest>) -> Result<Response<Self::QueryStream>, Status> {
-        let QueryRequest { selection, format } = request.into_inner();
+        let QueryRequest { selection, format, wakers } = request.into_inner();
+        let view = if wakers { View::Wakers } else { View::Waits };
         let format = convert::format(format)?;
         let question = question("selection", selection)?;
         let chunks = self.queries.answer(question, move |answer| {
-            let rendered = answer.render(format)?;
+            let rendered = answer.render(format, view)?;
             let text = format != Format::Pprof;
             Ok(Chunks::new(answer.told(), Pieces::of(rendered, text)))
         });
@@ -66,7 +67,8 @@ impl ProfileService for Profiles {
         let answer = self.queries.answer(question("selection", selection)?, move |answer| {
             let top = render::top_by(&answer.profile, &options);
             let rows = top.rows.into_iter().map(convert::top_row).collect();
-            Ok(TopResponse { summary: Some(answer.told()), rows, shown: top.shown })
+            let waits = top.waits.into_iter().map(convert::wait_times).collect();
+            Ok(TopResponse { summary: Some(answer.told()), rows, shown: top.shown, waits })
         });
         Ok(Response::new(answer.await?))
     }

@@ -11,7 +11,7 @@ use super::error::ApiError;
 use crate::capture::{CaptureState, Captures};
 use crate::model::{Profile, ProfileKind, Selector, TimeRange};
 use crate::proto;
-use crate::render::{self, About, Format, RenderError};
+use crate::render::{self, About, Format, RenderError, View};
 use crate::store::{Queried, Store, Summary};
 
 /// Merges and renderings at a time: each holds a profile and its rendered form in memory.
@@ -72,8 +72,8 @@ impl Answer {
     }
 
     /// Writes the profile in a format.
-    pub(super) fn render(&self, format: Format) -> Result<Vec<u8>, ApiError> {
-        bounded(|out| render::render(&self.profile, &self.about(), format, out))
+    pub(super) fn render(&self, format: Format, view: View) -> Result<Vec<u8>, ApiError> {
+        bounded(|out| render::render_view(&self.profile, &self.about(), format, view, out))
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::evidence::{Evidence, Found, Part, gather};
 use super::{BundleFile, report};
 use crate::capture::{Capture, CaptureState};
-use crate::render::{self, Format};
+use crate::render::{self, Format, View};
 use crate::store::{Store, Summary};
 
 /// Largest rendering of one profile, bytes; a larger one is left out, which the report says.
@@ -24,10 +24,14 @@ pub(super) fn build(capture: &Capture, store: &Store, before: Duration) -> Vec<B
     let mut left_out = Vec::new();
     for part in parts(&evidence) {
         for (format, extension) in FORMATS {
-            let name = format!("{}.{extension}", part.name);
-            match rendered(part, format) {
+            let mut render = |name: String, view| match rendered(part, format, view) {
                 Ok(bytes) => files.push(BundleFile { name, bytes }),
                 Err(problem) => left_out.push(format!("{name}: {problem}")),
+            };
+            render(format!("{}.{extension}", part.name), View::Waits);
+            // JSON has the wakers anyway.
+            if part.profile.has_wakers() && format != Format::Json {
+                render(format!("{}-wakers.{extension}", part.name), View::Wakers);
             }
         }
     }
@@ -47,9 +51,9 @@ fn parts(evidence: &Evidence) -> impl Iterator<Item = &Part> {
     std::iter::once(&evidence.capture).chain(found).filter_map(Found::part)
 }
 
-fn rendered(part: &Part, format: Format) -> Result<Vec<u8>, String> {
+fn rendered(part: &Part, format: Format, view: View) -> Result<Vec<u8>, String> {
     let mut out = Bounded { bytes: Vec::new(), full: false };
-    match render::render(&part.profile, &part.about, format, &mut out) {
+    match render::render_view(&part.profile, &part.about, format, view, &mut out) {
         Ok(()) => Ok(out.bytes),
         Err(_) if out.full => Err(format!("larger than {} MiB", MAX_RENDERED >> 20)),
         Err(error) => Err(error.to_string()),
@@ -81,12 +85,13 @@ fn profile(part: &Part) -> Value {
         .iter()
         .map(|line| json!({"stage": line.stage.name(), "reason": line.reason, "count": line.count}));
     let top = render::top(&part.profile, 20).into_iter();
-    let top = top.map(|row| json!({"frame": row.frame, "self": row.self_value, "total": row.total_value}));
+    let top = top.map(|row| json!({"frame": row.frame, "self": row.self_value, "total": row.total_value, "self_error": row.self_error}));
     json!({
         "name": part.name,
         "kind": summary.kind.name(),
         "unit": summary.kind.unit(),
         "total": summary.total,
+        "total_error": summary.total_error,
         "records": summary.records,
         "from": time(summary.range.from),
         "to": time(summary.range.to),

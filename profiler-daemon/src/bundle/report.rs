@@ -7,7 +7,7 @@ use super::build::{state, time};
 use super::compare::{grown, load};
 use super::evidence::{Evidence, Found, OfKind, Part};
 use crate::capture::{Capture, Cause};
-use crate::model::{Activity, Profile, ProfileKind, Target, Wait};
+use crate::model::{Activity, Pid, Profile, ProfileKind, Target, Wait};
 use crate::render;
 use crate::store::processes;
 
@@ -146,15 +146,27 @@ fn section(text: &mut String, heading: &str, found: &Found, did: &str, wanted: i
             cell(&stack.comm),
             stack.pid
         );
-        let shown: Vec<String> = stack.frames.iter().take(DEPTH).map(|frame| cell(frame)).collect();
-        let more = if stack.frames.len() > DEPTH { " ← ..." } else { "" };
-        let _ = writeln!(
-            text,
-            "{}{more}",
-            if shown.is_empty() { "no stack".to_owned() } else { shown.join(" ← ") }
-        );
+        let _ = writeln!(text, "{}", frames(&stack.frames));
+        for waker in &stack.wakers {
+            let who = match waker.pid {
+                Pid(0) => cell(&waker.comm),
+                pid => format!("{} (pid {pid})", cell(&waker.comm)),
+            };
+            let share = percent(waker.value, stack.value);
+            let _ = writeln!(text, "  - {share} woken by {who}: {}", frames(&waker.frames));
+        }
     }
     text.push('\n');
+}
+
+/// A stack on one line.
+fn frames(frames: &[String]) -> String {
+    if frames.is_empty() {
+        return "no stack".to_owned();
+    }
+    let shown: Vec<String> = frames.iter().take(DEPTH).map(|frame| cell(frame)).collect();
+    let more = if frames.len() > DEPTH { " ← ..." } else { "" };
+    format!("{}{more}", shown.join(" ← "))
 }
 
 fn comparison(text: &mut String, of: &OfKind) {
@@ -232,13 +244,7 @@ fn only(profile: &Arc<Profile>, wanted: impl Fn(Activity) -> bool) -> Arc<Profil
     if profile.entries().all(|entry| wanted(entry.activity)) {
         return Arc::clone(profile);
     }
-    let frames: Vec<_> = profile.frames().collect();
-    let mut some = Profile::new(profile.kind());
-    for entry in profile.entries().filter(|entry| wanted(entry.activity)) {
-        let stack: Vec<_> = entry.stack.iter().map(|&frame| Arc::clone(frames[frame as usize])).collect();
-        some.add_row(entry.labels, entry.activity, &stack, entry.value);
-    }
-    Arc::new(some)
+    Arc::new(profile.filtered(wanted))
 }
 
 fn percent(part: u64, whole: u64) -> String {

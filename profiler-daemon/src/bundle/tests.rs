@@ -7,11 +7,12 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::capture::{
-    BoxFuture, CaptureSpec, CaptureState, Cause, Limits, Recorder, RecorderError, ResolveError, TargetSpec,
+    BoxFuture, CaptureSpec, CaptureState, Cause, Limits, Recorder, RecorderError, Recording, ResolveError,
+    TargetSpec,
 };
 use crate::model::{
-    Activity, Frame, FrameKind, Labels, Pid, ProcessId, Profile, Stage, Target, TimeRange, Value, Wait,
-    Window,
+    Activity, Allowance, Detail, Frame, FrameKind, Labels, Pid, ProcessId, Profile, Stage, Target, TimeRange,
+    Value, Wait, Window,
 };
 use crate::store::StoreOptions;
 
@@ -39,7 +40,7 @@ fn add(profile: &mut Profile, pid: u32, comm: &str, activity: Activity, frames: 
 fn window(to: SystemTime, rows: &[(u32, &str, &str, u64)]) -> Window {
     let mut profile = Profile::new(ProfileKind::OnCpu);
     for &(pid, comm, leaf, count) in rows {
-        let value = Value { count, ns: count * 10_000_000 };
+        let value = Value::exact(count, count * 10_000_000);
         add(&mut profile, pid, comm, Activity::OnCpu, &[leaf, "main"], value);
     }
     profile.loss.add(Stage::Kernel, "ring full", 3);
@@ -65,18 +66,18 @@ impl Recorder for Fake {
         session: u64,
         _kind: ProfileKind,
         _target: Target,
-        _min_block_ns: u64,
-    ) -> BoxFuture<'_, Result<oneshot::Receiver<Profile>, RecorderError>> {
+        _detail: Detail,
+    ) -> BoxFuture<'_, Result<Recording, RecorderError>> {
         let (sender, receiver) = oneshot::channel();
         self.0.lock().expect("lock").insert(session, sender);
-        Box::pin(async move { Ok(receiver) })
+        Box::pin(async move { Ok(Recording { profile: receiver, usage: Arc::default() }) })
     }
 
     fn stop(&self, session: u64) -> BoxFuture<'_, ()> {
         let sender = self.0.lock().expect("lock").remove(&session);
         Box::pin(async move {
             let mut profile = Profile::new(ProfileKind::OffCpu);
-            let value = |seconds| Value { count: 1, ns: seconds * SECOND };
+            let value = |seconds| Value::exact(1, seconds * SECOND);
             let blocked = |state| Activity::Blocked(state);
             add(&mut profile, 7, "idler", blocked(Wait::Other), &["sleep", "main"], value(500));
             add(&mut profile, 8, "writer", blocked(Wait::Uninterruptible), &["fsync", "main"], value(9));
@@ -85,6 +86,10 @@ impl Recorder for Fake {
                 let _nobody_waits = sender.send(profile);
             }
         })
+    }
+
+    fn cpu_time(&self) -> Duration {
+        Duration::ZERO
     }
 }
 
@@ -118,6 +123,8 @@ async fn captured(set: &Set, pids: &[u32], cause: Cause) -> String {
         target: TargetSpec { pids: pids.iter().copied().map(Pid).collect(), cgroup: None },
         duration: Some(Duration::from_secs(60)),
         min_block: None,
+        wakers: None,
+        allowance: Allowance::default(),
         cause,
     };
     let id = set.captures.start(spec).expect("starts").id;
@@ -247,6 +254,8 @@ async fn there_is_no_bundle_of_nothing_nor_of_what_runs() {
         target: TargetSpec::default(),
         duration: Some(Duration::from_secs(60)),
         min_block: None,
+        wakers: None,
+        allowance: Allowance::default(),
         cause: Cause::Request,
     };
     let id = set.captures.start(spec).expect("starts").id;

@@ -105,6 +105,14 @@ pub(super) fn frequency(text: &str) -> Result<u32, String> {
         .ok_or_else(|| format!("must be a whole number of Hz between 1 and the limit of {MAX_FREQUENCY}"))
 }
 
+/// A size of at least one byte: `65536`, `64KiB`, `16MiB`.
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
+    let size: Option<bytesize::ByteSize> = text.parse().ok();
+    size.map(|size| size.as_u64())
+        .filter(|&size| size > 0)
+        .ok_or_else(|| "must be a size such as 16MiB".to_owned())
+}
+
 /// A process id.
 pub(super) fn pid(text: &str) -> Result<u32, String> {
     text.parse()

@@ -5,7 +5,7 @@ use std::path::Path;
 use tokio::time::Instant;
 use tonic::Streaming;
 
-use crate::cli::{Destination, Endpoint, Exit, FlamegraphArgs, PendingFile};
+use crate::cli::{Destination, Endpoint, Exit, FlamegraphArgs, PendingFile, Rendering};
 use crate::proto::query_response::Part;
 use crate::proto::{self, QueryRequest, QueryResponse};
 use crate::render::Format;
@@ -20,19 +20,21 @@ use super::{Failure, summary};
 /// No daemon, no data, a refused query, an output that cannot be written.
 pub async fn flamegraph(args: &FlamegraphArgs) -> Result<(), Failure> {
     let selection = summary::selection(&args.query, args.capture.as_deref());
-    fetch(&args.reach.connect, selection, &args.rendering.destination()).await
+    fetch(&args.reach.connect, selection, &args.rendering).await
 }
 
-/// Writes the flame graph of a selection to its destination.
+/// Writes the flame graph of a selection as wanted.
 pub(super) async fn fetch(
     endpoint: &Endpoint,
     selection: proto::Selection,
-    destination: &Destination,
+    rendering: &Rendering,
 ) -> Result<(), Failure> {
+    let destination = rendering.destination();
     // An output that cannot be written is known before the daemon has worked for it.
-    let sink = Sink::open(destination)?;
+    let sink = Sink::open(&destination)?;
     let daemon = Daemon::connect(endpoint).await?;
-    let question = QueryRequest { selection: Some(selection), format: format(destination.format()).into() };
+    let format = format(destination.format()).into();
+    let question = QueryRequest { selection: Some(selection), format, wakers: rendering.wakers };
     let mut profiles = daemon.profiles();
     let parts = daemon.answer(RENDER_DEADLINE, profiles.query(request(question, RENDER_DEADLINE))).await?;
     let Some(facts) = receive(&daemon, parts, sink).await? else { return Ok(()) };

@@ -96,6 +96,8 @@ pub struct Budget {
     /// CPU time of the daemon in thousandths of one CPU, 1 to 1 000 000; `None`: 10 for every 8
     /// CPUs.
     pub millicpus: Option<u32>,
+    /// Bytes a second that windows may take in the store, 1 KiB to 1 GiB.
+    pub store_bytes: u64,
 }
 
 /// How much is kept; whichever limit is met first counts.
@@ -125,6 +127,12 @@ pub struct Capture {
     pub max_duration: Duration,
     /// Most captures at a time, 1 to 64.
     pub max_running: u32,
+    /// Waits a second above which a capture is ended, 1 to 10 000 000.
+    pub max_events: u32,
+    /// Memory above which a capture is ended, bytes, 64 KiB to 1 GiB.
+    pub max_bytes: u64,
+    /// CPU time of the daemon above which a capture is ended, thousandths of a CPU, 1 to 1 000 000.
+    pub max_millicpus: u32,
 }
 
 /// What alerts and pressure may start.
@@ -136,6 +144,8 @@ pub struct Trigger {
     pub cooldown: Duration,
     /// Most captures that triggers start within any hour, 1 to 1000.
     pub max_per_hour: u32,
+    /// Whether captures of processes and cgroups record who ended the waits.
+    pub wakers: bool,
 }
 
 /// What a bundle holds, and how many are kept.
@@ -211,14 +221,21 @@ impl Default for Config {
             window: Duration::from_secs(10),
             on_cpu: OnCpu { frequency: 99 },
             off_cpu: OffCpu { enabled: true, period: Duration::from_millis(10), wait_rules: None },
-            budget: Budget { off_cpu_samples: 500, millicpus: None },
+            budget: Budget { off_cpu_samples: 500, millicpus: None, store_bytes: 64 << 10 },
             retention: Retention { age: Duration::from_secs(86_400), bytes: 1 << 30, in_memory: false },
             log: Log { level: LevelFilter::INFO, format: LogFormat::Text },
-            capture: Capture { max_duration: Duration::from_secs(600), max_running: 4 },
+            capture: Capture {
+                max_duration: Duration::from_secs(600),
+                max_running: 4,
+                max_events: 50_000,
+                max_bytes: 64 << 20,
+                max_millicpus: 1000,
+            },
             trigger: Trigger {
                 duration: Duration::from_secs(30),
                 cooldown: Duration::from_secs(15 * 60),
                 max_per_hour: 12,
+                wakers: true,
             },
             bundle: Bundle { before: Duration::from_secs(5 * 60), max_count: 20, max_bytes: 256 << 20 },
             webhook: Webhook {

@@ -69,7 +69,10 @@ fn every_key_from_every_layer() {
         debuginfod_cache_bytes: 32 << 20,
     };
     assert_eq!(config.symbols, symbols);
-    assert_eq!(config.capture, Capture { max_duration: Duration::from_secs(60), max_running: 8 });
+    assert_eq!(
+        config.capture,
+        Capture { max_duration: Duration::from_secs(60), max_running: 8, ..Config::default().capture }
+    );
     assert_eq!(config.log.format, LogFormat::Json);
     // What is shown is what is read.
     assert_eq!(load(&config.to_toml(), &[], &[]).expect("valid").config, config);
@@ -78,10 +81,10 @@ fn every_key_from_every_layer() {
 #[test]
 fn unknown_keys_name_line_and_nearest() {
     assert_eq!(
-        problems("window = \"5s\"\n\n[on_cpu]\nfrequncy = 1\n[store]\nx = 1\n"),
+        problems("window = \"5s\"\n\n[on_cpu]\nfrequncy = 1\n[shop]\nx = 1\n"),
         [
             "p.toml:4: unknown key \"on_cpu.frequncy\"; the nearest known key is \"on_cpu.frequency\"",
-            "p.toml:5: unknown key \"store\"",
+            "p.toml:5: unknown key \"shop\"",
         ]
     );
     assert_eq!(

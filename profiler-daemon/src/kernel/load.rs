@@ -4,13 +4,14 @@ use std::io;
 
 use aya::maps::MapError;
 use aya::programs::{BtfTracePoint, ProgramError};
-use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
+use aya::{Ebpf, EbpfError, EbpfLoader};
 use profiler_common::unwind::ROWS_PER_CHUNK;
 use thiserror::Error;
 use zerocopy::IntoBytes;
 
 use super::layout;
 use super::tables::Sizes;
+use super::types::Types;
 
 /// The object built from `profiler-ebpf`; see build.rs.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/profiler.bpf.o"));
@@ -53,10 +54,15 @@ impl Options {
     }
 
     /// Sizes of the unwinding tables' arrays: a row is 4 bytes, a page has 8 and covers 64 KiB of
-    /// code, for which 8 rows are few.
+    /// code, for which 8 rows are few. A mapping has 32 bytes; those of processes with the same ones
+    /// are shared.
     fn table_sizes(&self) -> Sizes {
         let chunks = (self.table_bytes / (ROWS_PER_CHUNK as u64 * 4)).clamp(1, 1 << 12) as u32;
-        Sizes { chunks, pages: (chunks * (1 << 13)).min(1 << 20), mappings: 1 << 16 }
+        Sizes {
+            chunks,
+            pages: (chunks * (1 << 13)).min(1 << 20),
+            mappings: (chunks * (1 << 12)).clamp(1 << 14, 1 << 20),
+        }
     }
 }
 
@@ -127,6 +133,9 @@ pub enum KernelError {
     /// The sweep over all threads failed.
     #[error("cannot list the threads that are still blocked: {0}")]
     Sweep(io::Error),
+    /// The programs' run time cannot be measured.
+    #[error("cannot measure how long the programs run: {0}; it takes CAP_SYS_ADMIN")]
+    RunTime(io::Error),
 }
 
 impl KernelError {
@@ -146,14 +155,13 @@ impl KernelError {
 }
 
 /// Parses the object, sets its constants and creates its maps.
-pub(super) fn load(options: &Options) -> Result<(Ebpf, Btf, Sizes), KernelError> {
+pub(super) fn load(options: &Options, types: &mut Types) -> Result<(Ebpf, Sizes), KernelError> {
     let kernel = layout::read(options.runs)?;
     let sizes = options.table_sizes();
     let cpus = possible_cpus();
-    let btf = Btf::from_sys_fs().map_err(|error| KernelError::Btf(error.to_string()))?;
     let ring = |bytes: u32| bytes.clamp(1 << 16, 1 << 30).next_power_of_two();
     let ebpf = EbpfLoader::new()
-        .btf(Some(&btf))
+        .btf(Some(types.get()?))
         // Task storage is ours: aya 0.14 has no type for it.
         .allow_unsupported_maps()
         .override_global("KERNEL", kernel.as_bytes(), true)
@@ -170,7 +178,7 @@ pub(super) fn load(options: &Options) -> Result<(Ebpf, Btf, Sizes), KernelError>
             Some(source) => KernelError::Privileges { doing: "create eBPF maps".to_owned(), source },
             None => KernelError::Load(error),
         })?;
-    Ok((ebpf, btf, sizes))
+    Ok((ebpf, sizes))
 }
 
 /// CPUs that may ever come online: what programs may be running on.
@@ -185,7 +193,7 @@ fn possible_cpus() -> u32 {
 /// Loads and attaches a BTF tracepoint program, once.
 pub(super) fn attach_tracepoint(
     ebpf: &mut Ebpf,
-    btf: &Btf,
+    types: &mut Types,
     program: &'static str,
     tracepoint: &'static str,
 ) -> Result<(), KernelError> {
@@ -194,11 +202,11 @@ pub(super) fn attach_tracepoint(
         .ok_or(KernelError::Missing(program))?
         .try_into()
         .map_err(|error| KernelError::program(format!("use program {program}"), error))?;
-    let loaded = match handle.load(tracepoint, btf) {
-        Err(ProgramError::AlreadyLoaded) => Ok(()),
-        other => other,
-    };
-    loaded.map_err(|error| KernelError::program(format!("load program {program}"), error))?;
+    if handle.fd().is_err() {
+        handle
+            .load(tracepoint, types.get()?)
+            .map_err(|error| KernelError::program(format!("load program {program}"), error))?;
+    }
     match handle.attach() {
         Ok(_) | Err(ProgramError::AlreadyAttached) => Ok(()),
         Err(error) => Err(KernelError::program(format!("attach to tracepoint {tracepoint}"), error)),

@@ -2,10 +2,11 @@
 
 use std::io::Read;
 
+use aya::Ebpf;
 use aya::programs::{BtfTracePoint, Iter, ProgramError};
-use aya::{Btf, Ebpf};
 use tracing::{info, warn};
 
+use super::types::Types;
 use super::{KernelError, UserStacks, load};
 
 /// Program and tracepoint of each hook.
@@ -13,6 +14,8 @@ const HOOKS: [(&str, &str); 2] = [("off_cpu_switch", "sched_switch"), ("off_cpu_
 /// Catches threads on their way back to user mode. Not every kernel has it (5.15 has, without
 /// CONFIG_RSEQ none), and later ones may fire it less often: see [`Hooks::judge`].
 const RSEQ: (&str, &str) = ("off_cpu_rseq", "rseq_update");
+/// Tells who wakes a thread. Attached only while somebody asks: it runs at every wake-up of the host.
+const WAKING: (&str, &str) = ("off_cpu_waking", "sched_waking");
 /// So many threads must have been expected there before it is judged.
 const JUDGED_FROM: u64 = 200;
 const SWEEP: &str = "off_cpu_sweep";
@@ -26,6 +29,8 @@ pub(super) struct Hooks {
     rseq: Rseq,
     /// Counters when that was last judged.
     judged: UserStacks,
+    /// The hook that tells who wakes a thread is attached.
+    waking: bool,
 }
 
 /// Whether threads can be caught on their way back to user mode.
@@ -40,18 +45,18 @@ enum Rseq {
 
 impl Hooks {
     /// Attaches the hooks unless they are; returns the instant from which they see every switch.
-    pub(super) fn attach(&mut self, ebpf: &mut Ebpf, btf: &Btf) -> Result<u64, KernelError> {
+    pub(super) fn attach(&mut self, ebpf: &mut Ebpf, types: &mut Types) -> Result<u64, KernelError> {
         if let Some(opened_ns) = self.opened_ns {
             return Ok(opened_ns);
         }
         for (program, tracepoint) in HOOKS {
-            if let Err(error) = load::attach_tracepoint(ebpf, btf, program, tracepoint) {
+            if let Err(error) = load::attach_tracepoint(ebpf, types, program, tracepoint) {
                 self.detach(ebpf);
                 return Err(error);
             }
         }
         if self.rseq == Rseq::Absent {
-            match load::attach_tracepoint(ebpf, btf, RSEQ.0, RSEQ.1) {
+            match load::attach_tracepoint(ebpf, types, RSEQ.0, RSEQ.1) {
                 Ok(()) => self.rseq = Rseq::Attached,
                 Err(error) => info!(%error, "user stacks of waiting threads are read at switch-out"),
             }
@@ -62,23 +67,37 @@ impl Hooks {
         Ok(opened_ns)
     }
 
-    /// Detaches the hooks. The programs stay loaded for the next session.
+    /// Detaches the hooks.
     pub(super) fn detach(&mut self, ebpf: &mut Ebpf) {
         self.opened_ns = None;
+        self.waking = false;
         if self.rseq == Rseq::Attached {
             self.rseq = Rseq::Absent;
         }
-        for (name, _) in HOOKS.into_iter().chain([RSEQ]) {
-            let Some(Ok(program)) = ebpf.program_mut(name).map(<&mut BtfTracePoint>::try_from) else {
-                continue;
-            };
-            // Unloading detaches as well; the next session loads again.
-            match program.unload() {
-                Ok(()) | Err(ProgramError::NotLoaded) => {}
-                Err(error) => warn!(name, %error, "cannot unload"),
-            }
+        for (name, _) in HOOKS.into_iter().chain([RSEQ, WAKING]) {
+            unload(ebpf, name);
         }
         info!("scheduler hooks detached");
+    }
+
+    /// Attaches or detaches the hook that tells who wakes a thread; whether it is attached now. Where
+    /// the kernel refuses it, everything else goes on without.
+    pub(super) fn wakers(&mut self, ebpf: &mut Ebpf, types: &mut Types, wanted: bool) -> bool {
+        if wanted == self.waking {
+            // Attaching once more would run it once more at each wake-up.
+            return wanted;
+        }
+        if !wanted {
+            unload(ebpf, WAKING.0);
+            self.waking = false;
+            return false;
+        }
+        let attached = load::attach_tracepoint(ebpf, types, WAKING.0, WAKING.1);
+        if let Err(error) = &attached {
+            warn!(%error, "who wakes threads is not recorded");
+        }
+        self.waking = attached.is_ok();
+        self.waking
     }
 
     /// Whether threads are caught on their way back to user mode.
@@ -104,16 +123,15 @@ impl Hooks {
     }
 
     /// Runs the iterator over all threads once.
-    pub(super) fn sweep(&mut self, ebpf: &mut Ebpf, btf: &Btf) -> Result<(), KernelError> {
+    pub(super) fn sweep(&mut self, ebpf: &mut Ebpf, types: &mut Types) -> Result<(), KernelError> {
         let doing = || "run the sweep over all threads".to_owned();
         let program: &mut Iter = ebpf
             .program_mut(SWEEP)
             .ok_or(KernelError::Missing(SWEEP))?
             .try_into()
             .map_err(|error| KernelError::program(doing(), error))?;
-        match program.load("task", btf) {
-            Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
-            Err(error) => return Err(KernelError::program(doing(), error)),
+        if program.fd().is_err() {
+            program.load("task", types.get()?).map_err(|error| KernelError::program(doing(), error))?;
         }
         let link = program.attach().map_err(|error| KernelError::program(doing(), error))?;
         let link = program.take_link(link).map_err(|error| KernelError::program(doing(), error))?;
@@ -121,5 +139,14 @@ impl Hooks {
         // Reading drives the walk; the program writes into the ring and nothing here.
         let mut nothing = Vec::new();
         file.take(1 << 20).read_to_end(&mut nothing).map(drop).map_err(KernelError::Sweep)
+    }
+}
+
+/// Unloading detaches as well; who wants the program again loads it again.
+fn unload(ebpf: &mut Ebpf, name: &'static str) {
+    let Some(Ok(program)) = ebpf.program_mut(name).map(<&mut BtfTracePoint>::try_from) else { return };
+    match program.unload() {
+        Ok(()) | Err(ProgramError::NotLoaded) => {}
+        Err(error) => warn!(name, %error, "cannot unload"),
     }
 }

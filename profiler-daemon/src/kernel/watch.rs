@@ -1,11 +1,12 @@
 //! What happens to processes, from two sources: our own programs and perf's side-band records.
 
-use aya::{Btf, Ebpf};
+use aya::Ebpf;
 use tracing::warn;
 
 use super::load;
 use super::on_cpu::online_cpus;
 use super::side_band::SideBand;
+use super::types::Types;
 use crate::model::ProcessEvent;
 
 /// Program and tracepoint of each hook.
@@ -31,9 +32,9 @@ pub struct Watched {
 }
 
 impl Watch {
-    pub(super) fn attach(&mut self, ebpf: &mut Ebpf, btf: &Btf) {
+    pub(super) fn attach(&mut self, ebpf: &mut Ebpf, types: &mut Types) {
         for (program, tracepoint) in HOOKS {
-            if let Err(error) = load::attach_tracepoint(ebpf, btf, program, tracepoint) {
+            if let Err(error) = load::attach_tracepoint(ebpf, types, program, tracepoint) {
                 warn!(tracepoint, %error, "new processes are found in /proc only, later");
             }
         }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{KindLoss, KindQuality};
+use super::{CaptureCounts, KindLoss, KindQuality};
 
 /// A snapshot of the agent.
 #[derive(Clone, Debug)]
@@ -15,6 +15,8 @@ pub struct Status {
     pub bpf_run_time: Option<Duration>,
     /// Resident memory, bytes.
     pub rss_bytes: u64,
+    /// The most that ever was resident, bytes.
+    pub rss_peak_bytes: u64,
     /// Memory the kernel charges for our BPF maps, bytes.
     pub bpf_map_bytes: u64,
     /// On-CPU sampling frequency, Hz; 0 while not sampling.
@@ -43,8 +45,29 @@ pub struct Status {
     pub newest: Option<SystemTime>,
     /// Captures that run now.
     pub captures_running: u32,
+    /// What came of requests for captures since start.
+    pub captures: CaptureCounts,
     /// The unwinding tables.
     pub unwinding: Unwinding,
+    /// What recording costs, and what it may.
+    pub cost: RecordingCost,
+    /// The off-CPU clocks look at one thread in `1 << thread_share`.
+    pub thread_share: u32,
+}
+
+/// What recording costs, and what it may.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RecordingCost {
+    /// CPUs that the daemon kept busy of late.
+    pub daemon_cpus: f64,
+    /// CPUs that its eBPF programs kept busy; `None` where that is not known.
+    pub programs_cpus: Option<f64>,
+    /// Off-CPU samples a second.
+    pub samples_per_second: f64,
+    /// Bytes a second that went into the store.
+    pub store_bytes_per_second: f64,
+    /// What all of it may be: CPUs, samples and bytes.
+    pub budget: [f64; 3],
 }
 
 /// The unwinding tables.
@@ -64,6 +87,9 @@ pub struct Unwinding {
     pub without: u64,
     /// Times that a table or a process found no room.
     pub no_room: u64,
+    /// From the daemon's start until the tables of every process that ran then were there; `None`
+    /// before that.
+    pub covered_after: Option<Duration>,
 }
 
 /// Where the store is and how it fares.

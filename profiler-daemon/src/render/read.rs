@@ -99,7 +99,7 @@ pub(super) fn profile(text: &str) -> Result<(Profile, About), ReadError> {
         } else {
             stack.value.saturating_mul(1000)
         };
-        let value = Value { count: stack.count, ns };
+        let value = Value::exact(stack.count, ns);
         let row = profile.add_row(&Arc::new(labels), activity(&stack.activity)?, &leaf_first, value);
         for (block, amount) in (0..).zip(stack.blocks.unwrap_or_default()).filter(|(_, amount)| *amount > 0) {
             profile.add_span(row, Span { start_ms: block, length_ms: 1, amount });

@@ -3,7 +3,7 @@
 use indexmap::IndexSet;
 use rustc_hash::FxBuildHasher;
 
-use super::name;
+use super::{View, name};
 use crate::model::{Blocks, Profile};
 
 /// The rows of a profile, each a stack of texts; rows with equal texts are one.
@@ -48,6 +48,11 @@ impl std::ops::AddAssign for Cost {
 impl Stacks {
     /// Takes the rows whose shown value is not zero.
     pub(super) fn of(profile: &Profile) -> Self {
+        Self::of_view(profile, View::Waits)
+    }
+
+    /// The same, with what the view has on top.
+    pub(super) fn of_view(profile: &Profile, view: View) -> Self {
         let mut texts: IndexSet<String, FxBuildHasher> = IndexSet::default();
         let mut intern = |text| texts.insert_full(text).0 as u32;
         let frames: Vec<u32> = profile.frames().map(|frame| intern(name::frame(frame))).collect();
@@ -60,17 +65,17 @@ impl Stacks {
                 let comm = intern(name::comm(entry.labels));
                 let stack = entry.stack.iter().rev().map(|&frame| frames[frame as usize]);
                 let marker = entry.activity.marker().map(|marker| intern(marker.to_owned()));
-                let frames = std::iter::once(comm).chain(stack).chain(marker).collect();
+                let mut frames: Vec<u32> = std::iter::once(comm).chain(stack).chain(marker).collect();
+                if let Some(waker) = entry.waker.filter(|_| view == View::Wakers) {
+                    frames.push(intern(name::WOKEN_BY.to_owned()));
+                    let stack = waker.stack.iter();
+                    frames.extend(stack.map(|&id| intern(name::waker_frame(profile.frame(id)))));
+                    frames.push(intern(name::waker(waker.labels)));
+                }
                 // The records of a row are taken to be equally long.
                 let squares = (entry.shown as f64).powi(2) / entry.value.count.max(1) as f64;
-                Row {
-                    frames,
-                    cost: Cost {
-                        value: entry.shown,
-                        squares,
-                        blocks: blocks.get(number).copied().unwrap_or_default(),
-                    },
-                }
+                let blocks = blocks.get(number).copied().unwrap_or_default();
+                Row { frames: frames.into(), cost: Cost { value: entry.shown, squares, blocks } }
             })
             .collect();
         Self::sorted(texts, rows)

@@ -2,6 +2,7 @@
 
 mod capture;
 mod dictionary;
+mod distributions;
 mod header;
 mod rows;
 mod times;
@@ -19,7 +20,7 @@ use zstd::zstd_safe::{DCtx, ResetDirective};
 pub(super) use self::capture::{bundle, read_bundle, read_capture, write_capture};
 pub(super) use self::dictionary::{Dictionary, Interner};
 pub(super) use self::header::{Header, Part, belongs, coalesce};
-pub(super) use self::rows::{Row, Table, read_rows};
+pub(super) use self::rows::{Beside, Row, Table, read_rows};
 pub(super) use self::times::{StoredTimes, read_times, write_times};
 
 /// Generated messages of `proto/internal/window.proto`.

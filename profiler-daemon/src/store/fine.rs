@@ -1,12 +1,13 @@
 //! Questions about less time than a window, answered to the millisecond; and the heat map.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use rustc_hash::FxHashMap;
 
 use super::heat::Heat;
 use super::merge::Merger;
 use super::{Queried, Shared, View, codec, windows};
-use crate::model::{Profile, ProfileKind, Selector, Span, Stage, TimeRange, Value, range_ms};
+use crate::model::{Distributions, Profile, ProfileKind, Selector, Span, Stage, TimeRange, Value, range_ms};
 
 /// Why records are not in an answer although their windows are.
 pub(super) const NO_TIME: &str = "time within the window not kept";
@@ -28,10 +29,16 @@ pub(super) fn within(
     let amount = spans.iter().fold(0_u64, |sum, span| sum.saturating_add(span.within(from, to)));
     let share = |of: u64, whole: u64| (u128::from(of) * u128::from(amount) / u128::from(whole.max(1))) as u64;
     (amount > 0).then(|| match kind {
-        ProfileKind::OnCpu => Value { count: amount, ns: share(value.ns, value.count) },
-        ProfileKind::OffCpu | ProfileKind::Wall => {
-            Value { count: share(value.count, value.ns).max(1), ns: amount }
-        }
+        ProfileKind::OnCpu => Value {
+            count: amount,
+            ns: share(value.ns, value.count),
+            variance_us2: share(value.variance_us2, value.count),
+        },
+        ProfileKind::OffCpu | ProfileKind::Wall => Value {
+            count: share(value.count, value.ns).max(1),
+            ns: amount,
+            variance_us2: share(value.variance_us2, value.ns),
+        },
     })
 }
 
@@ -105,11 +112,17 @@ impl Shared {
         }
         for (_, profile) in view.in_memory.iter().filter(|(window, _)| window.overlaps(&reach)) {
             let Some(times) = profile.times() else { continue };
-            for (row, entry) in profile.entries().enumerate() {
-                if selector.is_empty() || selector.matches(entry.labels) {
-                    heat.add(times.origin(), times.of_row(row));
-                }
+            let matches = |labels| selector.is_empty() || selector.matches(labels);
+            let (mut whole, mut part) = (0, 0.0);
+            for (row, entry) in profile.entries().enumerate().filter(|(_, entry)| matches(entry.labels)) {
+                whole += entry.value.ns;
+                part += heat.add(times.origin(), times.of_row(row));
             }
+            let variances = profile.distributions().variances();
+            let us2 = variances
+                .filter(|(labels, _)| profile.labels_at(*labels).is_some_and(|labels| matches(labels)))
+                .fold(0_u64, |sum, (_, us2)| sum.saturating_add(us2));
+            heat.add_variance(us2, part / whole.max(1) as f64);
             heat.quality.merge(&profile.quality);
             heat.loss.merge(&profile.loss);
             heat.loss.add(Stage::Store, NO_TIME, times.left_out());
@@ -118,21 +131,44 @@ impl Shared {
     }
 }
 
-/// What a profile holds within a range. Losses and what is known of the stacks are its own, whole.
+/// How much of the time of labels, by their index, an answer has: variances shrink alike.
+#[derive(Debug, Default)]
+pub(super) struct Shares(FxHashMap<u32, (u64, u64)>);
+
+impl Shares {
+    /// Counts a row that is worth `ns` as a whole, and so much in the answer.
+    pub(super) fn add(&mut self, labels: u32, ns: u64, within: Option<Value>) {
+        let (whole, part) = self.0.entry(labels).or_default();
+        *whole = whole.saturating_add(ns);
+        *part = part.saturating_add(within.map_or(0, |value| value.ns));
+    }
+
+    /// The variances of all time of these labels in the answer, us².
+    pub(super) fn variances(&self, whole: &Distributions) -> impl Iterator<Item = (u32, u64)> {
+        whole.variances().filter_map(|(labels, us2)| {
+            let (whole, part) = self.0.get(&labels)?;
+            let us2 = u128::from(us2) * u128::from(*part) / u128::from((*whole).max(1));
+            (us2 > 0).then_some((labels, us2 as u64))
+        })
+    }
+}
+
+/// What a profile holds within a range. Losses and what is known of the stacks are its own, whole;
+/// lengths of waits are left out: nobody knows which of them were within.
 fn slice(profile: &Profile, selector: &Selector, range: TimeRange) -> Profile {
-    let mut slice = Profile::new(profile.kind());
-    let frames: Vec<_> = profile.frames().collect();
+    let kind = profile.kind();
+    let mut slice = Profile::new(kind);
     let Some(times) = profile.times() else { return slice };
-    for (row, entry) in profile.entries().enumerate() {
-        if !selector.is_empty() && !selector.matches(entry.labels) {
-            continue;
-        }
-        let value = within(profile.kind(), entry.value, times.of_row(row), times.origin(), range);
-        if let Some(value) = value {
-            let stack = entry.stack.iter().filter_map(|&frame| frames.get(frame as usize).copied());
-            let stack: Vec<_> = stack.map(Arc::clone).collect();
-            slice.add_row(entry.labels, entry.activity, &stack, value);
-        }
+    let mut shares = Shares::default();
+    slice.merge_worth(profile, selector, |row, key, value| {
+        let worth = within(kind, value, times.of_row(row), times.origin(), range);
+        shares.add(key.labels, value.ns, worth);
+        worth
+    });
+    for (labels, us2) in shares.variances(profile.distributions()) {
+        let Some(labels) = profile.labels_at(labels) else { continue };
+        let labels = slice.labels_id(labels);
+        slice.distributions_mut().add_variance(labels, us2);
     }
     slice.quality = profile.quality;
     slice.loss = profile.loss.clone();

@@ -16,6 +16,7 @@ mod tests;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -87,6 +88,8 @@ struct Shared {
     moving: RwLock<()>,
     /// Held during upkeep: one at a time.
     upkeep: Mutex<()>,
+    /// Bytes of all windows that were taken, as they were then.
+    taken: AtomicU64,
     fresh: OnceLock<FreshSource>,
 }
 
@@ -176,10 +179,13 @@ impl Store {
     /// crash cannot take it; if the disk does not take it now, it is kept in memory until it does.
     pub fn insert(&self, window: Window) -> bool {
         if let Some(disk) = &self.shared.disk
-            && disk.insert(&window).is_ok()
+            && let Ok(bytes) = disk.insert(&window)
         {
+            self.shared.taken.fetch_add(bytes, Ordering::Relaxed);
             return true;
         }
+        let bytes = window.profiles.iter().map(|profile| profile.memory_bytes() as u64).sum();
+        self.shared.taken.fetch_add(bytes, Ordering::Relaxed);
         // What is evicted is freed after the lock is.
         let _evicted = self.shared.lock().windows.insert(window);
         false
@@ -223,6 +229,12 @@ impl Store {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.shared.stats()
+    }
+
+    /// Bytes of all windows it has taken, as they were written then, or in memory where they were not.
+    #[must_use]
+    pub fn taken_bytes(&self) -> u64 {
+        self.shared.taken.load(Ordering::Relaxed)
     }
 
     /// What was found out about the file: that one was set aside, for example.
@@ -303,6 +315,7 @@ impl Shared {
             disk,
             moving: RwLock::new(()),
             upkeep: Mutex::new(()),
+            taken: AtomicU64::new(0),
             fresh: OnceLock::new(),
         }
     }

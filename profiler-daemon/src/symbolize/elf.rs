@@ -4,13 +4,16 @@
 //! without links of their own to follow, without sections that grow when decompressed, not larger
 //! than a limit. A panic in it costs the file, not the daemon.
 
+mod ask;
+
+use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use blazesym::symbolize::source::{Elf, Source};
-use blazesym::symbolize::{Input, Sym, Symbolized, Symbolizer, evict};
+use blazesym::symbolize::{Symbolizer, evict};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::model::Loss;
@@ -20,13 +23,18 @@ use super::debug_files::{self, DebugFile, OpenInRoot};
 use super::debuginfod::{Answer, Debuginfod};
 use super::go::GoTable;
 use super::mini_debug;
+use ask::{ask, fresh};
 
 /// Symbol tables above this are left alone: 10 million symbols.
 const MAX_SYMBOL_BYTES: u64 = 256 << 20;
 /// One answer from debug information may take this long; after that the file's symbol table serves.
 const MAX_LOOKUP: Duration = Duration::from_secs(3);
-/// Files nobody asked for in this long are closed once no process maps them.
-const FORGET_AFTER: Duration = Duration::from_secs(120);
+/// What was read of files that nobody asked for in this long is let go, also while processes map
+/// them: the frames found so far are remembered elsewhere, and a new one reads the file again.
+const FORGET_AFTER: Duration = Duration::from_secs(60);
+/// What was asked for so lately makes no room for another file's debug information. Two that do not
+/// fit together would be read in turns, which takes longer than all else that this thread does.
+const BUSY: Duration = Duration::from_secs(10);
 /// What the smallest file counts for, so that their number is bounded as well: each takes one or
 /// two descriptors.
 const MIN_BYTES: u64 = 256 << 10;
@@ -39,6 +47,7 @@ pub(super) struct ElfOptions {
     pub max_debug_info_bytes: u64,
     pub debug_dirs: Vec<PathBuf>,
     pub inlined: bool,
+    pub own_debug_info: bool,
     /// Asked for what is nowhere else.
     pub debuginfod: Option<Debuginfod>,
 }
@@ -62,6 +71,7 @@ pub(super) type Reason = &'static str;
 pub(super) const CHANGED: Reason = "file changed after it was mapped";
 pub(super) const DEBUG_CHANGED: Reason = "debug file changed after it was found, symbol table used";
 pub(super) const TOO_LARGE: Reason = "debug information over its limit, symbol table used";
+pub(super) const NO_ROOM: Reason = "no room for more debug information, symbol table used";
 pub(super) const TOO_SLOW: Reason = "debug information too slow, symbol table used";
 pub(super) const BROKEN: Reason = "file with broken symbols";
 
@@ -76,6 +86,8 @@ pub(super) struct ElfSymbols {
     bytes: u64,
     next_serial: u64,
     swept: Instant,
+    /// Device and inode of the file whose debug information is left alone: our own.
+    spared: Option<(u64, u64)>,
 }
 
 struct Loaded {
@@ -108,6 +120,7 @@ impl ElfSymbols {
     pub(super) fn new(options: ElfOptions) -> Self {
         Self {
             blazesym: fresh(options.inlined),
+            spared: if options.own_debug_info { None } else { own_file() },
             options,
             loaded: FxHashMap::default(),
             broken: FxHashSet::default(),
@@ -260,7 +273,7 @@ impl ElfSymbols {
         }
     }
 
-    /// Closes files that no process maps any more and nobody asked for lately.
+    /// Lets go of files that nobody asked for lately.
     pub(super) fn sweep(&mut self) {
         if self.swept.elapsed() < FORGET_AFTER / 4 {
             return;
@@ -269,9 +282,7 @@ impl ElfSymbols {
         let old: Vec<u64> = self
             .loaded
             .iter()
-            .filter(|(_, loaded)| {
-                Arc::strong_count(&loaded.file) == 1 && loaded.used.elapsed() >= FORGET_AFTER
-            })
+            .filter(|(_, loaded)| loaded.used.elapsed() >= FORGET_AFTER)
             .map(|(&serial, _)| serial)
             .collect();
         for serial in old {
@@ -301,7 +312,8 @@ impl ElfSymbols {
                 None => (&**file, elf, has_links(elf)),
             };
         let limit = self.options.max_debug_info_bytes;
-        let has_debug_info = source_elf.debug_info_bytes > 0 && !own_links;
+        let spared = self.spared.is_some_and(|own| identity(file) == Some(own));
+        let has_debug_info = source_elf.debug_info_bytes > 0 && !own_links && !spared;
         let debug_info = has_debug_info
             && source_elf.debug_info_bytes <= limit
             && debug_files::compression_is_honest(source, &source_elf.compressed, limit.saturating_mul(2));
@@ -314,13 +326,18 @@ impl ElfSymbols {
         let unpacked = mini.as_ref().map_or(0, |mini| mini.size().saturating_mul(2));
         let mut bytes = MIN_BYTES.saturating_add(elf.symbol_bytes).saturating_add(symbols);
         bytes = bytes.saturating_add(unpacked);
+        // Once all of it was asked for, parsed debug information takes about one and a half times its
+        // size (measured with Rust binaries and glibc), on top of what is decompressed.
+        let compressed = source_elf.compressed.iter().map(|section| section.claimed);
+        let parsed = (source_elf.debug_bytes / 2).saturating_mul(3);
+        let detailed = compressed.fold(bytes.saturating_add(parsed), u64::saturating_add);
+        let has_room = self.has_room(detailed);
+        if debug_info && !has_room {
+            report(NO_ROOM);
+        }
+        let debug_info = debug_info && has_room;
         if debug_info {
-            // Once all of it was asked for, parsed debug information takes about one and a half
-            // times its size (measured with Rust binaries and glibc), on top of what is
-            // decompressed.
-            let compressed = source_elf.compressed.iter().map(|section| section.claimed);
-            let parsed = (source_elf.debug_bytes / 2).saturating_mul(3);
-            bytes = compressed.fold(bytes.saturating_add(parsed), u64::saturating_add);
+            bytes = detailed;
         }
         self.make_room(bytes);
         self.bytes = self.bytes.saturating_add(bytes);
@@ -376,6 +393,14 @@ impl ElfSymbols {
         self.next_serial
     }
 
+    /// Whether debug information of so many bytes fits beside what is being asked for. One file's
+    /// always does, where no other's is.
+    fn has_room(&self, bytes: u64) -> bool {
+        let busy = self.loaded.values().filter(|loaded| loaded.debug_info && loaded.used.elapsed() < BUSY);
+        let taken = busy.fold(0, |sum: u64, loaded| sum.saturating_add(loaded.bytes));
+        taken == 0 || taken.saturating_add(bytes) <= self.options.memory_bytes
+    }
+
     /// Unloads the files that were not asked for longest, until `bytes` more fit.
     fn make_room(&mut self, bytes: u64) {
         while !self.loaded.is_empty() && self.bytes.saturating_add(bytes) > self.options.memory_bytes {
@@ -420,6 +445,16 @@ impl Loaded {
     }
 }
 
+/// Device and inode.
+fn identity(file: impl AsFd) -> Option<(u64, u64)> {
+    rustix::fs::fstat(file).ok().map(|stat| (stat.st_dev, stat.st_ino))
+}
+
+/// The program that this process runs.
+fn own_file() -> Option<(u64, u64)> {
+    std::fs::File::open("/proc/self/exe").ok().and_then(identity)
+}
+
 /// Adds a file to a set that is kept from growing.
 fn remember(files: &mut FxHashSet<u64>, serial: u64) {
     if files.len() >= MAX_BROKEN {
@@ -440,43 +475,6 @@ fn has_links(elf: &ElfInfo) -> bool {
 
 fn is_mangled(name: &str) -> bool {
     name.starts_with("_Z") || name.starts_with("_R")
-}
-
-fn fresh(inlined: bool) -> Symbolizer {
-    Symbolizer::builder()
-        .enable_code_info(true)
-        .enable_inlined_fns(inlined)
-        .enable_demangling(false)
-        // Debug files are found by this crate, with checks.
-        .set_debug_dirs(Some([] as [PathBuf; 0]))
-        .build()
-}
-
-fn ask(blazesym: &Symbolizer, source: &Source<'_>, address: u64) -> Option<Found> {
-    match blazesym.symbolize_single(source, Input::VirtOffset(address)) {
-        Ok(Symbolized::Sym(sym)) if !sym.name.is_empty() => Some(found(&sym)),
-        Ok(_) => None,
-        Err(error) => {
-            tracing::debug!(%error, ?source, "cannot symbolize");
-            None
-        }
-    }
-}
-
-fn found(sym: &Sym<'_>) -> Found {
-    let file = |info: Option<&blazesym::symbolize::CodeInfo<'_>>| {
-        info.map(|info| info.to_path().to_string_lossy().into_owned())
-    };
-    Found {
-        name: sym.name.to_string(),
-        address: sym.addr,
-        source: file(sym.code_info.as_deref()),
-        inlined: sym
-            .inlined
-            .iter()
-            .map(|frame| (frame.name.to_string(), file(frame.code_info.as_ref())))
-            .collect(),
-    }
 }
 
 #[cfg(test)]

@@ -66,6 +66,8 @@ impl Kallsyms {
         // Stable: of several names for one address the first one is kept.
         table.symbols.sort_by_key(|symbol| symbol.address);
         table.symbols.dedup_by_key(|symbol| symbol.address);
+        table.symbols.shrink_to_fit();
+        table.names.shrink_to_fit();
         Ok(table)
     }
 

@@ -13,7 +13,9 @@ mod labels;
 mod mini_debug;
 mod perf_map;
 mod resolver;
+mod trampoline;
 mod user;
+mod waker;
 
 pub use debuginfod::Options as DebuginfodOptions;
 pub use resolver::Resolver;
@@ -47,6 +49,9 @@ pub struct Options {
     pub debuginfod: Option<DebuginfodOptions>,
     /// Show functions that were inlined.
     pub inlined: bool,
+    /// Read the debug information of the program that this is. What watches a host for long sees
+    /// itself, and its own may take more memory than all else.
+    pub own_debug_info: bool,
 }
 
 impl Default for Options {
@@ -58,6 +63,7 @@ impl Default for Options {
             debug_dirs: vec!["/usr/lib/debug".into()],
             debuginfod: None,
             inlined: true,
+            own_debug_info: true,
         }
     }
 }

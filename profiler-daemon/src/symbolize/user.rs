@@ -15,7 +15,7 @@ use super::demangle::demangle;
 use super::elf::{ElfOptions, ElfSymbols, Found};
 use super::intern::Interner;
 use super::perf_map::PerfMap;
-use super::{DebuginfodOptions, Options};
+use super::{DebuginfodOptions, Options, trampoline};
 
 /// What all perf maps together may take, in bytes.
 const PERF_MAP_BYTES: usize = 128 << 20;
@@ -29,12 +29,30 @@ const NOT_READABLE: &str = "maps of the process not readable";
 const REFUSED: &str = "too many files open";
 const PERF_MAP_CUT: &str = "perf map over its limit";
 
+/// Where code ran.
+pub(super) struct Place {
+    pub(super) process: ProcessId,
+    /// What is looked up: the instruction that was interrupted, or the last byte of the call.
+    pub(super) address: u64,
+    pub(super) time: MonoNs,
+    /// It was interrupted there; else it is the call before a return address.
+    pub(super) exact: bool,
+}
+
+/// What is known of an address of a file.
+#[derive(Clone)]
+struct Known {
+    /// Innermost first.
+    frames: Arc<[Arc<Frame>]>,
+    trampoline: bool,
+}
+
 /// Everything that is known of user space.
 pub(super) struct UserSymbols {
     procs: SharedTable,
     elf: ElfSymbols,
-    /// Frames by file and address in it, leaf first.
-    frames: Cache<(u64, u64), Arc<[Arc<Frame>]>>,
+    /// By file and offset in it; the top bit of the offset tells calls from exact places.
+    frames: Cache<(u64, u64), Known>,
     modules: FxHashMap<u64, Arc<Module>>,
     perf_maps: FxHashMap<ProcessId, PerfMap>,
     vdso: Option<(Arc<ObjectFile>, u64)>,
@@ -53,6 +71,7 @@ impl UserSymbols {
                 max_debug_info_bytes: options.max_debug_info_bytes,
                 debug_dirs: options.debug_dirs,
                 inlined: options.inlined,
+                own_debug_info: options.own_debug_info,
                 debuginfod: options.debuginfod.and_then(start_debuginfod),
             }),
             frames: Cache::new(cache_entries),
@@ -102,23 +121,25 @@ impl UserSymbols {
         procs.lookup(id, address, at).is_none() && procs.observe(id).maps_known()
     }
 
-    /// Appends the frames at an address of an observed process at some time, innermost first.
+    /// Appends the frames at a place of an observed process, innermost first. Returns whether it is a
+    /// signal trampoline.
     pub(super) fn frames(
         &mut self,
-        (id, address, time): (ProcessId, u64, MonoNs),
+        place: &Place,
         comm: &str,
         interner: &mut Interner,
         out: &mut Vec<Arc<Frame>>,
-    ) {
+    ) -> bool {
+        let &Place { process: id, address, time, exact } = place;
         let mapping = self.procs.lock().lookup(id, address, time).cloned();
         let Some(mapping) = mapping else {
             // Nothing is mapped there any more, or nothing is known of the process.
             out.push(interner.intern(unnamed(comm, address, None)));
-            return;
+            return false;
         };
         match &mapping.kind {
             MappingKind::File { file: Some(file), path } if file.elf().is_some() => {
-                self.file_frames(id, file, path, mapping.offset_of(address), interner, out);
+                return self.file_frames(id, file, path, (mapping.offset_of(address), exact), interner, out);
             }
             MappingKind::File { path, .. } => {
                 // Run-time compilers also write to files (memfd) that hold plain code.
@@ -133,29 +154,32 @@ impl UserSymbols {
                 let frame = self.generated(id, address, interner);
                 out.push(frame.unwrap_or_else(|| interner.intern(unnamed("anon", address, None))));
             }
-            MappingKind::Vdso => self.vdso_frames(id, &mapping, address, interner, out),
+            MappingKind::Vdso => return self.vdso_frames(place, &mapping, interner, out),
             MappingKind::Special(name) => {
                 let name = name.trim_matches(['[', ']']);
                 out.push(interner.intern(unnamed(name, address, None)));
             }
         }
+        false
     }
 
     fn vdso_frames(
         &mut self,
-        id: ProcessId,
+        place: &Place,
         mapping: &Mapping,
-        address: u64,
         interner: &mut Interner,
         out: &mut Vec<Arc<Frame>>,
-    ) {
-        let offset = address.wrapping_sub(mapping.start);
+    ) -> bool {
+        let offset = place.address.wrapping_sub(mapping.start);
         match self.vdso.clone() {
             Some((file, size)) if size == mapping.end - mapping.start => {
                 let path = Arc::clone(file.path());
-                self.file_frames(id, &file, &path, offset, interner, out);
+                self.file_frames(place.process, &file, &path, (offset, place.exact), interner, out)
             }
-            _ => out.push(interner.intern(unnamed("vdso", offset, None))),
+            _ => {
+                out.push(interner.intern(unnamed("vdso", offset, None)));
+                false
+            }
         }
     }
 
@@ -164,15 +188,18 @@ impl UserSymbols {
         id: ProcessId,
         file: &Arc<ObjectFile>,
         path: &Arc<str>,
-        offset: u64,
+        (offset, exact): (u64, bool),
         interner: &mut Interner,
         out: &mut Vec<Arc<Frame>>,
-    ) {
-        let key = (file.serial(), offset);
+    ) -> bool {
+        let key = (file.serial(), offset | u64::from(!exact) << 63);
         if let Some(known) = self.frames.get(&key) {
-            out.extend(known.iter().cloned());
-            return;
+            out.extend(known.frames.iter().cloned());
+            return known.trampoline;
         }
+        // No call lies before a trampoline: what lies there is another function, or padding.
+        let trampoline = !exact && trampoline::starts_at(&**file, offset + 1);
+        let offset = offset + u64::from(trampoline);
         let address = file.elf().and_then(|elf| elf.address_of(offset));
         let loss = &mut self.loss;
         let procs = self.procs.clone();
@@ -183,6 +210,7 @@ impl UserSymbols {
                 loss.add(Stage::Symbolize, reason, 1);
             })
         });
+        let found = if trampoline { address.map(|address| trampoline::named(found, address)) } else { found };
         let module = self.module(file);
         let start = out.len();
         match found {
@@ -192,7 +220,9 @@ impl UserSymbols {
                 out.push(interner.intern(unnamed(base_name(path), address.unwrap_or(offset), Some(module))))
             }
         }
-        self.frames.insert(key, out.get(start..).unwrap_or_default().into());
+        let frames = out.get(start..).unwrap_or_default().into();
+        self.frames.insert(key, Known { frames, trampoline });
+        trampoline
     }
 
     fn module(&mut self, file: &ObjectFile) -> Arc<Module> {

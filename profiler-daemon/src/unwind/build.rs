@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 
 use gimli::{BaseAddresses, DebugFrame, EhFrame, LittleEndian};
 
+use super::evidence::{Evidence, Recorder};
 use super::frames::{Frames, Kind, Span};
 use super::image::{Image, Source};
 use super::table::{PAGE_BYTES, Table, Writer};
@@ -15,17 +16,28 @@ use crate::procs::ObjectFile;
 /// Most 64 KiB pages of one table: 4 GiB of text.
 const MAX_PAGES: u64 = 1 << 16;
 
-/// The unwinding table of a mapped file.
+/// A table, and what it was made from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Built {
+    /// The table.
+    pub table: Table,
+    /// Tells whether another file has the same table; `None` where that cannot be told.
+    pub evidence: Option<Evidence>,
+}
+
+/// The unwinding table of a mapped file, and what it was made from.
 ///
 /// # Errors
 ///
 /// When the file has no unwinding information, is not for this architecture, or exceeds a limit.
-pub fn build(file: &ObjectFile) -> Result<Table, UnwindError> {
-    build_from_file(file).map_err(|problem| UnwindError {
+pub fn build(file: &ObjectFile) -> Result<Built, UnwindError> {
+    let recorder = Recorder::default();
+    let table = build_from(Source::recorded(file, &recorder)).map_err(|problem| UnwindError {
         path: file.path().clone(),
         build_id: file.elf().and_then(|elf| elf.build_id.clone()),
         problem,
-    })
+    })?;
+    Ok(Built { table, evidence: recorder.finish() })
 }
 
 /// The unwinding table of an open file.

@@ -1,6 +1,7 @@
 //! Tables on disk, so that a restarted daemon need not build them again.
 //!
-//! A file is one table, named by build id and size of what it was built from. The directory must be
+//! A file is one table, named by build id and size of what it was built from; whether another file
+//! with that name has the same table, only its content tells ([`Evidence`]). The directory must be
 //! ours alone: a table that somebody else wrote would make every stack a lie. A file that is cut,
 //! changed, of another version or of another program is removed and counted, and never fatal.
 
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use super::Table;
+use super::{Evidence, Table};
 
 /// What names of finished files end in.
 const SUFFIX: &str = ".unwind";
@@ -52,7 +53,8 @@ pub enum CacheError {
     },
 }
 
-/// What a table was built from: it is the same file if build id and size are the same.
+/// What a file says of itself: two with the same build id and size are likely to have the same
+/// table, but not certain to: either can be forged.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
     build_id: String,
@@ -81,6 +83,8 @@ pub struct CacheCounts {
     pub hits: u64,
     /// Tables not found.
     pub misses: u64,
+    /// Tables found that were another file's, with the same build id and size.
+    pub foreign: u64,
     /// Files that were cut, changed, of another version or another program's, and removed.
     pub rejected: u64,
     /// Tables removed to keep the limit.
@@ -97,6 +101,7 @@ pub struct Cache {
     next_temporary: AtomicU64,
     hits: AtomicU64,
     misses: AtomicU64,
+    foreign: AtomicU64,
     rejected: AtomicU64,
     evicted: AtomicU64,
     failed: AtomicU64,
@@ -131,6 +136,7 @@ impl Cache {
             next_temporary: AtomicU64::new(0),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
+            foreign: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -139,14 +145,21 @@ impl Cache {
         Ok(cache)
     }
 
-    /// The table of a file, if it is there and whole.
+    /// The table of a file and what it was made from, if it is there, whole, and `is_same` says of
+    /// the latter that it holds of the file.
     #[must_use]
-    pub fn get(&self, key: &Key) -> Option<Table> {
+    pub fn get(&self, key: &Key, is_same: impl FnOnce(&Evidence) -> bool) -> Option<(Table, Evidence)> {
         let path = self.directory.join(key.file_name());
         match read(&path, key) {
-            Ok(table) => {
+            Ok((table, evidence)) if is_same(&evidence) => {
                 self.hits.fetch_add(1, Ordering::Relaxed);
-                Some(table)
+                Some((table, evidence))
+            }
+            // It stays: the other file may be the honest one.
+            Ok(_) => {
+                self.misses.fetch_add(1, Ordering::Relaxed);
+                self.foreign.fetch_add(1, Ordering::Relaxed);
+                None
             }
             Err(NotRead::Absent) => {
                 self.misses.fetch_add(1, Ordering::Relaxed);
@@ -163,8 +176,8 @@ impl Cache {
     }
 
     /// Keeps the table of a file. A table that cannot be written is counted, and built again.
-    pub fn put(&self, key: &Key, table: &Table) {
-        if self.write(key, table).is_err() {
+    pub fn put(&self, key: &Key, table: &Table, evidence: &Evidence) {
+        if self.write(key, table, evidence).is_err() {
             self.failed.fetch_add(1, Ordering::Relaxed);
         }
         self.evict();
@@ -177,14 +190,15 @@ impl Cache {
         CacheCounts {
             hits: count(&self.hits),
             misses: count(&self.misses),
+            foreign: count(&self.foreign),
             rejected: count(&self.rejected),
             evicted: count(&self.evicted),
             failed: count(&self.failed),
         }
     }
 
-    fn write(&self, key: &Key, table: &Table) -> io::Result<()> {
-        let bytes = format::encode(key, table);
+    fn write(&self, key: &Key, table: &Table, evidence: &Evidence) -> io::Result<()> {
+        let bytes = format::encode(key, table, evidence);
         if bytes.len() as u64 > self.limit {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
@@ -240,7 +254,7 @@ enum NotRead {
     Bad,
 }
 
-fn read(path: &Path, key: &Key) -> Result<Table, NotRead> {
+fn read(path: &Path, key: &Key) -> Result<(Table, Evidence), NotRead> {
     let mut options = File::options();
     options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     let file = match options.open(path) {
@@ -248,16 +262,16 @@ fn read(path: &Path, key: &Key) -> Result<Table, NotRead> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(NotRead::Absent),
         Err(_) => return Err(NotRead::Bad),
     };
-    let found = file.metadata().map_err(|_| NotRead::Bad)?;
-    if !found.is_file() || found.len() > format::MAX_BYTES {
+    let metadata = file.metadata().map_err(|_| NotRead::Bad)?;
+    if !metadata.is_file() || metadata.len() > format::MAX_BYTES {
         return Err(NotRead::Bad);
     }
     let mut bytes = Vec::new();
     (&file).take(format::MAX_BYTES).read_to_end(&mut bytes).map_err(|_| NotRead::Bad)?;
-    let table = format::decode(key, &bytes).ok_or(NotRead::Bad)?;
+    let found = format::decode(key, &bytes).ok_or(NotRead::Bad)?;
     // Time of last use, for eviction; where it cannot be set, the time of writing serves.
     let _ = file.set_modified(SystemTime::now());
-    Ok(table)
+    Ok(found)
 }
 
 fn age(found: &Metadata, now: SystemTime) -> Duration {

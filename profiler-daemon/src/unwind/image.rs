@@ -10,6 +10,7 @@ use object::elf::{self, CompressionHeader64, FileHeader64, ProgramHeader64, Sect
 use object::read::elf::{CompressionHeader as _, FileHeader as _, ProgramHeader as _, SectionHeader as _};
 use object::{LittleEndian, pod};
 
+use super::evidence::Recorder;
 use super::{Problem, arch};
 
 /// Most bytes of a section with unwinding information. The largest known programs have 40 MiB.
@@ -26,8 +27,8 @@ const LITTLE: LittleEndian = LittleEndian;
 /// The bytes of a file.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Source<'a> {
-    /// An open file.
-    File(BorrowedFd<'a>),
+    /// An open file, and who writes down what is read of it.
+    File(BorrowedFd<'a>, Option<&'a Recorder>),
     /// A file in memory.
     Bytes(&'a [u8]),
 }
@@ -35,12 +36,25 @@ pub(super) enum Source<'a> {
 impl<'a> Source<'a> {
     /// An open file.
     pub(super) fn file(file: &'a impl AsFd) -> Self {
-        Self::File(file.as_fd())
+        Self::File(file.as_fd(), None)
+    }
+
+    /// An open file of which all that is read is written down.
+    pub(super) fn recorded(file: &'a impl AsFd, recorder: &'a Recorder) -> Self {
+        Self::File(file.as_fd(), Some(recorder))
     }
 
     /// Exactly `size` bytes at `offset`. Callers bound `size`; memory is taken as the file proves
     /// to have the bytes.
     pub(super) fn read(self, offset: u64, size: u64) -> Result<Vec<u8>, Problem> {
+        let read = self.read_unrecorded(offset, size);
+        if let Self::File(_, Some(recorder)) = self {
+            recorder.note(offset, size, &read);
+        }
+        read
+    }
+
+    fn read_unrecorded(self, offset: u64, size: u64) -> Result<Vec<u8>, Problem> {
         let cut = || Problem::Truncated { offset, size };
         let size = usize::try_from(size).map_err(|_| cut())?;
         match self {
@@ -49,9 +63,10 @@ impl<'a> Source<'a> {
                 let end = start.checked_add(size).ok_or_else(cut)?;
                 bytes.get(start..end).map(<[u8]>::to_vec).ok_or_else(cut)
             }
-            Self::File(fd) => {
+            Self::File(fd, _) => {
                 const STEP: usize = 1 << 20;
-                let mut bytes = Vec::new();
+                // Room is taken at once, memory only as it is written to: growing would copy.
+                let mut bytes = Vec::with_capacity(size);
                 while bytes.len() < size {
                     let done = bytes.len();
                     bytes.resize(size.min(done + STEP), 0);

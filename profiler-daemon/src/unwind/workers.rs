@@ -13,7 +13,7 @@ use std::thread;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::cache::{Cache, Key};
-use super::{Problem, Table, UnwindError, build};
+use super::{Built, Evidence, Problem, Table, UnwindError, build};
 use crate::procs::ObjectFile;
 
 /// Small files that a single thread serves in a row while a large one waits.
@@ -56,7 +56,8 @@ pub enum Requested {
 pub struct Answer {
     /// [`ObjectFile::serial`] of the file.
     pub serial: u64,
-    /// The table. Files with the same build id and size share one while it lives.
+    /// The table. Files with the same build id, size and unwinding information share one while it
+    /// lives.
     pub table: Result<Arc<Table>, UnwindError>,
 }
 
@@ -72,7 +73,14 @@ struct Shared {
     changed: Condvar,
     options: WorkersOptions,
     cache: Option<Arc<Cache>>,
-    tables: Mutex<FxHashMap<Key, Weak<Table>>>,
+    tables: Mutex<FxHashMap<Key, Known>>,
+}
+
+/// A table that somebody may still hold, and what it was made from.
+#[derive(Debug)]
+struct Known {
+    table: Weak<Table>,
+    evidence: Arc<Evidence>,
 }
 
 #[derive(Debug, Default)]
@@ -85,7 +93,7 @@ struct Queue {
     closed: bool,
 }
 
-type Builder = fn(&ObjectFile) -> Result<Table, UnwindError>;
+type Builder = fn(&ObjectFile) -> Result<Built, UnwindError>;
 
 impl Workers {
     /// Starts the threads. Answers come through the receiver, in the order they are ready; while
@@ -191,37 +199,49 @@ impl Shared {
         }
         let build_id = file.elf().and_then(|elf| elf.build_id.as_deref());
         let key = build_id.and_then(|build_id| Key::new(build_id, size(file)));
-        if let Some(table) = key.as_ref().and_then(|key| lock(&self.tables).get(key)?.upgrade()) {
+        if let Some(table) = key.as_ref().and_then(|key| self.shared(key, file)) {
             return Ok(table);
         }
         let cache = self.cache.as_deref().zip(key.as_ref());
-        let cached = cache.and_then(|(cache, key)| cache.get(key));
+        let cached = cache.and_then(|(cache, key)| cache.get(key, |evidence| evidence.holds_of(file)));
         let is_cached = cached.is_some();
-        let table = match cached {
-            Some(table) => table,
+        let Built { table, evidence } = match cached {
+            Some((table, evidence)) => Built { table, evidence: Some(evidence) },
             None => catch_unwind(AssertUnwindSafe(|| builder(file)))
                 .unwrap_or_else(|panic| Err(failed(Problem::Panicked(message(&*panic)))))?,
         };
         if !file.is_unchanged() {
             return Err(failed(Problem::Changed));
         }
-        if let Some((cache, key)) = cache.filter(|_| !is_cached) {
-            cache.put(key, &table);
+        if let Some(((cache, key), evidence)) = cache.filter(|_| !is_cached).zip(evidence.as_ref()) {
+            cache.put(key, &table, evidence);
         }
         let table = Arc::new(table);
-        if let Some(key) = key {
-            self.share(key, &table);
+        if let Some((key, evidence)) = key.zip(evidence) {
+            self.share(key, &table, evidence);
         }
         Ok(table)
     }
 
-    fn share(&self, key: Key, table: &Arc<Table>) {
+    /// The table of an equal file, while somebody holds it.
+    fn shared(&self, key: &Key, file: &ObjectFile) -> Option<Arc<Table>> {
+        let (table, evidence) = {
+            let tables = lock(&self.tables);
+            let known = tables.get(key)?;
+            (known.table.upgrade()?, Arc::clone(&known.evidence))
+        };
+        // Outside of the lock: it reads the file.
+        evidence.holds_of(file).then_some(table)
+    }
+
+    fn share(&self, key: Key, table: &Arc<Table>, evidence: Evidence) {
         let mut tables = lock(&self.tables);
         if tables.len() >= MAX_SHARED {
-            tables.retain(|_, table| table.strong_count() > 0);
+            tables.retain(|_, known| known.table.strong_count() > 0);
         }
         if tables.len() < MAX_SHARED {
-            tables.insert(key, Arc::downgrade(table));
+            let known = Known { table: Arc::downgrade(table), evidence: Arc::new(evidence) };
+            tables.insert(key, known);
         }
     }
 }

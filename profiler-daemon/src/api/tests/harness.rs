@@ -13,10 +13,12 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::api::{Endpoints, Listener, ServeError, Services, Webhook, bind, serve};
 use crate::bundle::{self, Bundles};
-use crate::capture::{BoxFuture, Captures, Limits, Recorder, RecorderError, ResolveError, TargetSpec};
+use crate::capture::{
+    BoxFuture, Captures, Limits, Recorder, RecorderError, Recording, ResolveError, TargetSpec,
+};
 use crate::model::{
-    Activity, Finding, Frame, FrameKind, HostFacts, KindLoss, KindQuality, Labels, Pid, Pressure, Profile,
-    ProfileKind, Severity, StackQuality, Stage, Status, Target, TimeRange, Value, Window,
+    Activity, Detail, Finding, Frame, FrameKind, HostFacts, KindLoss, KindQuality, Labels, Pid, Pressure,
+    Profile, ProfileKind, Severity, StackQuality, Stage, Status, Target, TimeRange, Value, Window,
 };
 use crate::store::{Store, StoreOptions};
 use crate::trigger::{self, Triggers};
@@ -70,6 +72,7 @@ impl Server {
         let bundles = Arc::new(Bundles::new(bundles, Arc::clone(&captures), Arc::clone(&store)));
         let options = trigger::Options {
             duration: Duration::from_secs(1),
+            wakers: true,
             cooldown: Duration::from_secs(900),
             max_per_hour: 3,
             targets: ["pid=pid", "comm=comm", "container=container"]
@@ -126,7 +129,7 @@ pub(super) fn window(rows: &[(&str, u64)]) -> Window {
             source: None,
             named: true,
         };
-        let value = Value { count, ns: count * 10_000_000 };
+        let value = Value::exact(count, count * 10_000_000);
         profile.add_row(&Arc::new(labels), Activity::OnCpu, &[Arc::new(frame)], value);
     }
     profile.quality = StackQuality {
@@ -162,10 +165,13 @@ fn status() -> Status {
         cpu_time: Duration::from_secs(1),
         bpf_run_time: None,
         rss_bytes: 4096,
+        rss_peak_bytes: 8192,
         bpf_map_bytes: 0,
         on_cpu_frequency_hz: 99.0,
         off_cpu_active: false,
         off_cpu_period: None,
+        cost: crate::model::RecordingCost::default(),
+        thread_share: 0,
         on_cpu_samples: 0,
         off_cpu_intervals: 0,
         loss,
@@ -176,6 +182,7 @@ fn status() -> Status {
         oldest: None,
         newest: None,
         captures_running: 0,
+        captures: crate::model::CaptureCounts::default(),
         unwinding: crate::model::Unwinding::default(),
     }
 }
@@ -204,22 +211,26 @@ impl Recorder for Fake {
         session: u64,
         _kind: ProfileKind,
         _target: Target,
-        _min_block_ns: u64,
-    ) -> BoxFuture<'_, Result<oneshot::Receiver<Profile>, RecorderError>> {
+        _detail: Detail,
+    ) -> BoxFuture<'_, Result<Recording, RecorderError>> {
         let (sender, receiver) = oneshot::channel();
         self.open.lock().expect("lock").insert(session, sender);
-        Box::pin(async move { Ok(receiver) })
+        Box::pin(async move { Ok(Recording { profile: receiver, usage: Arc::default() }) })
     }
 
     fn stop(&self, session: u64) -> BoxFuture<'_, ()> {
         let sender = self.open.lock().expect("lock").remove(&session);
         Box::pin(async move {
             let mut profile = Profile::new(ProfileKind::OffCpu);
-            let value = Value { count: 1, ns: 5_000_000 };
+            let value = Value::exact(1, 5_000_000);
             profile.add_row(&Arc::new(Labels::default()), Activity::RunQueue, &[], value);
             if let Some(sender) = sender {
                 let _nobody_waits = sender.send(profile);
             }
         })
+    }
+
+    fn cpu_time(&self) -> Duration {
+        Duration::ZERO
     }
 }

@@ -72,7 +72,7 @@ fn recorded(f: [u64; 2]) -> Side {
         let stack = [Arc::new(frame)];
         for block in 0..BLOCKS as i32 {
             let amount = amounts[block as usize % 2];
-            let value = Value { count: amount, ns: amount * 10_000_000 };
+            let value = Value::exact(amount, amount * 10_000_000);
             let row = profile.add_row(&labels, Activity::OnCpu, &stack, value);
             profile.add_span(row, Span { start_ms: block, length_ms: 1, amount });
         }

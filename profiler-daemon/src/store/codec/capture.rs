@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Damaged, Dictionary, Effort, Interner, format, nanos, pack, rows, time, unpack};
-use crate::model::{Pid, Profile, TimeRange};
+use crate::model::{Allowance, Pid, Profile, TimeRange};
 use crate::store::merge::Merger;
 use crate::store::{CaptureAbout, CaptureResult, StoredCapture, Summary};
 
@@ -13,8 +13,10 @@ const OWN: u64 = 0;
 
 pub(in crate::store) fn write_capture(result: &CaptureResult) -> Result<Vec<u8>, Damaged> {
     let CaptureResult { id, range, profile: _, summary, about } = result;
-    let Summary { kind, total, records, range: _, covered, frequency_hz, loss, quality } = summary;
-    let CaptureAbout { pids, cgroup, duration, min_block, reason, cause, labels } = about;
+    let Summary { kind, total, total_error, records, range: _, covered, frequency_hz, loss, quality } =
+        summary;
+    let CaptureAbout { pids, cgroup, duration, min_block, wakers, allowance, reason, cause, labels } = about;
+    let Allowance { events_per_second, bytes, millicpus } = *allowance;
     let message = format::Capture {
         id: id.clone(),
         from: nanos(range.from),
@@ -26,12 +28,17 @@ pub(in crate::store) fn write_capture(result: &CaptureResult) -> Result<Vec<u8>,
         min_block_ns: length(*min_block),
         reason: reason.clone(),
         total: *total,
+        total_error: *total_error,
         records: *records,
         covered_ns: length(*covered),
         frequency_hz: *frequency_hz,
         quality: Some(rows::write_quality(quality)),
         loss: rows::write_loss(loss),
         cause: cause.clone(),
+        wakers: *wakers,
+        limit_events_per_second: events_per_second,
+        limit_bytes: bytes,
+        limit_millicpus: millicpus,
         labels: labels.iter().flat_map(|(name, value)| [name.clone(), value.clone()]).collect(),
     };
     pack(&message, Effort::Quick)
@@ -46,6 +53,7 @@ pub(in crate::store) fn read_capture(bytes: &[u8]) -> Result<StoredCapture, Dama
         summary: Summary {
             kind: rows::kind_of(message.kind)?,
             total: message.total,
+            total_error: if message.total_error.is_finite() { message.total_error } else { 0.0 },
             records: message.records,
             range,
             covered: Duration::from_nanos(message.covered_ns),
@@ -58,6 +66,12 @@ pub(in crate::store) fn read_capture(bytes: &[u8]) -> Result<StoredCapture, Dama
             cgroup: (!message.cgroup.is_empty()).then_some(message.cgroup),
             duration: Duration::from_nanos(message.duration_ns),
             min_block: Duration::from_nanos(message.min_block_ns),
+            wakers: message.wakers,
+            allowance: Allowance {
+                events_per_second: message.limit_events_per_second,
+                bytes: message.limit_bytes,
+                millicpus: message.limit_millicpus,
+            },
             reason: message.reason,
             cause: message.cause,
             labels: message
@@ -88,10 +102,11 @@ pub(in crate::store) fn read_bundle(bytes: &[u8]) -> Result<Profile, Damaged> {
     let rows = message.rows.ok_or_else(|| Damaged::new("a profile has no rows"))?;
     let mut merger = Merger::new(rows::kind_of(rows.kind)?);
     let mut table = super::Table::new(rows::kind_of(rows.kind)?);
-    (table.quality, table.loss) = rows::read_message(rows, |row, value| {
+    let rows::Beside { distributions, quality, loss } = rows::read_message(rows, |row, value| {
         table.rows.insert(row, value);
         Ok(())
     })?;
+    (table.distributions, table.quality, table.loss) = (distributions, quality, loss);
     merger.add(&Arc::new(dictionary), &table)?;
     Ok(merger.finish())
 }

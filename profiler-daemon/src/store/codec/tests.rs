@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{
     Activity, Frame, FrameKind, Labels, Module, Pid, Profile, ProfileKind, SourceLine, Stage, TimeRange,
-    Value, Wait,
+    Value, Wait, Waker,
 };
 
 fn activities() -> impl Strategy<Value = Activity> {
@@ -55,14 +55,20 @@ fn profiles() -> impl Strategy<Value = Profile> {
                 unit,
             })
         });
-    let values = (0..1_000_000_u64, 0..1_u64 << 40).prop_map(|(count, ns)| Value { count, ns });
-    let stack = proptest::collection::vec(frames(), 0..5);
-    let rows = proptest::collection::vec((labels, activities(), stack, values), 0..30);
+    let values = (0..1_000_000_u64, 0..1_u64 << 40, 0..64_u64).prop_map(|(count, ns, variance_us2)| Value {
+        count,
+        ns,
+        variance_us2,
+    });
+    let stack = || proptest::collection::vec(frames(), 0..5);
+    let waker = (labels.clone(), stack());
+    let waker = proptest::option::of(waker.prop_map(|(labels, stack)| Waker { labels, stack: stack.into() }));
+    let rows = proptest::collection::vec((labels, activities(), stack(), waker, values), 0..30);
     let kinds = proptest::sample::select(vec![ProfileKind::OnCpu, ProfileKind::OffCpu, ProfileKind::Wall]);
     (kinds, rows, any::<u32>()).prop_map(|(kind, rows, count)| {
         let mut profile = Profile::new(kind);
-        for (labels, activity, stack, value) in rows {
-            profile.add_row(&labels, activity, &stack, value);
+        for (labels, activity, stack, waker, value) in rows {
+            profile.add_woken(&labels, activity, &stack, waker.as_ref(), value);
         }
         let count = u64::from(count);
         profile.quality.records = count;
@@ -73,12 +79,13 @@ fn profiles() -> impl Strategy<Value = Profile> {
     })
 }
 
-type Rows = HashMap<(Labels, Activity, Vec<Frame>), Value>;
+type Rows = HashMap<(Labels, Activity, Vec<Frame>, Option<(Labels, Vec<Frame>)>), Value>;
 
 fn rows(profile: &Profile) -> Rows {
     let row = |entry: crate::model::Entry<'_>| {
-        let stack = entry.stack.iter().map(|&frame| profile.frame(frame).clone()).collect();
-        (((**entry.labels).clone(), entry.activity, stack), entry.value)
+        let stack = |ids: &[u32]| ids.iter().map(|&frame| profile.frame(frame).clone()).collect();
+        let waker = entry.waker.map(|waker| ((**waker.labels).clone(), stack(waker.stack)));
+        (((**entry.labels).clone(), entry.activity, stack(entry.stack), waker), entry.value)
     };
     profile.entries().map(row).collect()
 }

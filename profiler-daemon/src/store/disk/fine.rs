@@ -7,9 +7,11 @@ use redb::ReadTransaction;
 use super::read::{DAMAGED, Snapshot};
 use super::tables::{Failure, Key, ROWS, dictionary};
 use super::{Disk, StoreError, open};
-use crate::model::{Loss, ProfileKind, Selector, Span, StackQuality, Stage, TimeRange, Value};
-use crate::store::codec::{Damaged, Dictionary, Header, Row, StoredTimes, Table, read_rows, read_times};
-use crate::store::fine::{NO_TIME, within};
+use crate::model::{Loss, ProfileKind, Selector, Span, Stage, TimeRange, Value};
+use crate::store::codec::{
+    Beside, Damaged, Dictionary, Header, Row, StoredTimes, Table, read_rows, read_times,
+};
+use crate::store::fine::{NO_TIME, Shares, within};
 use crate::store::heat::Heat;
 use crate::store::merge::Merger;
 
@@ -19,8 +21,7 @@ pub(super) const TIMES: u8 = 0x80;
 /// A window's rows with their times.
 struct Timed {
     rows: Vec<(Row, Value)>,
-    quality: StackQuality,
-    loss: Loss,
+    beside: Beside,
     times: StoredTimes,
 }
 
@@ -36,14 +37,14 @@ impl Timed {
         let value = table.get((number, place))?;
         let mut rows = Vec::new();
         let bytes = value.as_ref().map_or([].as_slice(), |value| value.value());
-        let (quality, loss) = read_rows(bytes, kind, segment, |row, value| {
+        let beside = read_rows(bytes, kind, segment, |row, value| {
             rows.push((row, value));
             Ok(())
         })?;
         let value = table.get((number, place | TIMES))?;
         let bytes = value.as_ref().map_or([].as_slice(), |value| value.value());
         let times = read_times(bytes, kind, segment, rows.len())?;
-        Ok(Self { rows, quality, loss, times })
+        Ok(Self { rows, beside, times })
     }
 
     fn rows(&self) -> impl Iterator<Item = (Row, Value, &[Span])> {
@@ -119,16 +120,22 @@ impl Snapshot {
             let labels = wanted_labels(dictionary, selector)?;
             let mut table = Table::new(kind);
             for timed in windows {
+                let mut shares = Shares::default();
                 for (row, value, spans) in timed.rows() {
                     if !labels.get(row.labels as usize).copied().unwrap_or(true) {
                         continue;
                     }
-                    if let Some(value) = within(kind, value, spans, timed.times.origin, range) {
-                        table.add(row, value);
+                    let worth = within(kind, value, spans, timed.times.origin, range);
+                    shares.add(row.labels, value.ns, worth);
+                    if let Some(worth) = worth {
+                        table.add(row, worth);
                     }
                 }
-                table.quality.merge(&timed.quality);
-                table.loss.merge(&timed.loss);
+                for (labels, us2) in shares.variances(&timed.beside.distributions) {
+                    table.distributions.add_variance(labels, us2);
+                }
+                table.quality.merge(&timed.beside.quality);
+                table.loss.merge(&timed.beside.loss);
                 table.loss.add(Stage::Store, NO_TIME, timed.times.left_out);
             }
             merger.add(dictionary, &table)
@@ -146,14 +153,18 @@ impl Snapshot {
         let mut loss = Loss::default();
         self.timed(heat.kind, wanted, &mut loss, |dictionary, windows| {
             let labels = wanted_labels(dictionary, selector)?;
+            let wanted = |id: u32| labels.get(id as usize).copied().unwrap_or(true);
             for timed in windows {
-                for (row, _, spans) in timed.rows() {
-                    if labels.get(row.labels as usize).copied().unwrap_or(true) {
-                        heat.add(timed.times.origin, spans);
-                    }
+                let (mut whole, mut part) = (0_u64, 0.0);
+                for (_, value, spans) in timed.rows().filter(|(row, ..)| wanted(row.labels)) {
+                    whole = whole.saturating_add(value.ns);
+                    part += heat.add(timed.times.origin, spans);
                 }
-                heat.quality.merge(&timed.quality);
-                heat.loss.merge(&timed.loss);
+                let variances = timed.beside.distributions.variances().filter(|(id, _)| wanted(*id));
+                let us2 = variances.fold(0_u64, |sum, (_, us2)| sum.saturating_add(us2));
+                heat.add_variance(us2, part / whole.max(1) as f64);
+                heat.quality.merge(&timed.beside.quality);
+                heat.loss.merge(&timed.beside.loss);
                 heat.loss.add(Stage::Store, NO_TIME, timed.times.left_out);
             }
             Ok(())

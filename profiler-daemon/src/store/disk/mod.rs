@@ -106,7 +106,7 @@ impl Disk {
     }
 
     /// Writes a window; when this returns, it survives a crash.
-    pub(super) fn insert(&self, window: &Window) -> Result<(), StoreError> {
+    pub(super) fn insert(&self, window: &Window) -> Result<u64, StoreError> {
         self.write(|writer, database| writer.window(database, window))
     }
 

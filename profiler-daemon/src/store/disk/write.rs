@@ -28,8 +28,8 @@ pub(super) struct Rows {
 }
 
 impl Writer {
-    /// Writes a sealed window.
-    pub(super) fn window(&mut self, database: &Database, window: &Window) -> Result<(), Failure> {
+    /// Writes a sealed window; returns how many bytes it took.
+    pub(super) fn window(&mut self, database: &Database, window: &Window) -> Result<u64, Failure> {
         let (segment, interner) = self.segment(database, hour(window.range))?;
         let mut rows = Vec::new();
         for profile in &window.profiles {
@@ -39,11 +39,14 @@ impl Writer {
         for piece in interner.take_pieces() {
             pieces.push(pack(&piece, Effort::Quick)?);
         }
+        let values = rows.iter().flat_map(|rows| std::iter::once(&rows.value).chain(&rows.times));
+        let values = values.chain(&pieces).map(Vec::len);
+        let bytes = values.map(|bytes| bytes as u64).sum();
         let transaction = database.begin_write()?;
         append(&transaction, segment, &pieces)?;
         put(&transaction, window.range, 0, segment, rows)?;
         transaction.commit()?;
-        Ok(())
+        Ok(bytes)
     }
 
     /// Whether windows are written with this segment's dictionary now.

@@ -1,5 +1,6 @@
 //! Tests of questions about parts of windows, of heat maps, and of windows that are not stored yet.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::*;
@@ -38,8 +39,10 @@ fn add(profile: &mut Profile, function: &str, measure: Measure, end_ms: u64) {
         stack: Arc::new([Arc::new(frame)]),
         flags: StackFlags::default(),
         measure,
+        waker: None,
     };
-    assert!(profile.add_when(&sample, Some(&Extent::of(measure, at(end_ms))), usize::MAX));
+    let rows = profile.add_when(&sample, Some(&Extent::of(measure, at(end_ms))), usize::MAX);
+    assert!(rows.is_some());
 }
 
 fn hit() -> Measure {
@@ -55,7 +58,7 @@ fn wait(blocked_ms: u64, run_queue_ms: u64) -> Measure {
         wait: Wait::Other,
         sequence: 1,
         open: false,
-        sampled: Sampled { by_session: false, by_clock: Some(Clock { period_ns: 0, ticks: [0; 3] }) },
+        sampled: Sampled { by_session: false, by_clock: Some(Clock::default()) },
     }
 }
 
@@ -93,7 +96,7 @@ fn a_range_within_a_window_holds_what_happened_in_it() {
         let all = Selector::default();
         let burst = store.query(ProfileKind::OnCpu, &all, range(950, 1050));
         assert_eq!(names(&burst.profile), ["a"]);
-        assert_eq!(burst.profile.total(), Value { count: 5, ns: 50 * MS });
+        assert_eq!(burst.profile.total(), Value::exact(5, 50 * MS));
         assert_eq!((burst.range, burst.covered), (Some(range(950, 1050)), Duration::from_millis(100)));
         assert_eq!((burst.resolution, burst.gaps.len()), (Duration::from_millis(1), 0));
         let b = Selector::parse(r#"comm="b""#).expect("valid");
@@ -128,6 +131,43 @@ fn an_interval_from_the_window_before_is_found_where_it_was() {
             (names(&queried.profile), queried.profile.total().ns),
             (vec!["late".to_owned()], 300 * MS)
         );
+    }
+}
+
+#[test]
+fn times_stay_with_their_rows_whatever_the_order() {
+    let (_directory, stores) = stores();
+    for store in stores {
+        // The dictionary knows `a` before `b`; the second window saw them the other way round.
+        store.insert(window(0));
+        let mut on_cpu = Profile::with_times(ProfileKind::OnCpu, at(10_000));
+        add(&mut on_cpu, "b", hit(), 11_000);
+        add(&mut on_cpu, "a", hit(), 12_000);
+        store.insert(Window { range: range(10_000, 20_000), profiles: vec![Arc::new(on_cpu)] });
+        let seen = |from| {
+            names(&store.query(ProfileKind::OnCpu, &Selector::default(), range(from, from + 100)).profile)
+        };
+        assert_eq!((seen(10_950), seen(11_950)), (vec!["b".to_owned()], vec!["a".to_owned()]));
+    }
+}
+
+#[test]
+fn a_part_of_a_window_is_as_sure_as_its_share_of_the_time() {
+    let (_directory, stores) = stores();
+    let about = |error: f64, expected: f64| (error / expected - 1.0).abs() < 0.02;
+    for store in stores {
+        let mut off_cpu = Profile::with_times(ProfileKind::OffCpu, at(0));
+        add(&mut off_cpu, "w", wait(2000, 0), 4000);
+        off_cpu.add_variance(0, 640_000);
+        off_cpu.distributions_mut().add_variance(0, 640_000);
+        store.insert(Window { range: range(0, 10_000), profiles: vec![Arc::new(off_cpu)] });
+        // A quarter of the wait.
+        let part = store.query(ProfileKind::OffCpu, &Selector::default(), range(3000, 3500)).profile;
+        let row = part.entries().next().expect("a row").error;
+        assert!(about(row, 400.0) && about(part.total_error(), 400.0), "{row} {}", part.total_error());
+        let cell = Duration::from_millis(20);
+        let heat = store.heat(ProfileKind::OffCpu, &Selector::default(), range(3000, 5000), cell);
+        assert!(about(heat.total_error(), 320_000_f64.sqrt()), "{}", heat.total_error());
     }
 }
 

@@ -18,6 +18,7 @@ fn options() -> ElfOptions {
         max_debug_info_bytes: 64 << 20,
         debug_dirs: Vec::new(),
         inlined: true,
+        own_debug_info: true,
         debuginfod: None,
     }
 }
@@ -169,6 +170,60 @@ fn memory_is_bounded_by_unloading_what_was_not_used_longest() {
         assert_eq!(find(&mut symbols, &object(&copy, serial), address).0.unwrap().name, "f");
         assert!(symbols.bytes <= 3 * MIN_BYTES && symbols.loaded.len() <= 3, "{}", symbols.bytes);
         assert!(symbols.loaded.contains_key(&serial));
+    }
+}
+
+#[test]
+fn two_files_whose_debug_information_does_not_fit_together_are_not_read_in_turns() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("p");
+    compile(&path);
+    let other = dir.path().join("other");
+    std::fs::copy(&path, &other).unwrap();
+    let (first, second, address) = (object(&path, 1), object(&other, 2), address_of_f(&path));
+    // As much as one takes.
+    let mut symbols = ElfSymbols::new(options());
+    find(&mut symbols, &first, address);
+    let memory_bytes = symbols.bytes + MIN_BYTES + first.elf().unwrap().symbol_bytes;
+    let mut symbols = ElfSymbols::new(ElfOptions { memory_bytes, ..options() });
+    for round in 0..3 {
+        for (file, detailed) in [(&first, true), (&second, false)] {
+            let (found, reasons) = find(&mut symbols, file, address);
+            let found = found.unwrap();
+            assert_eq!((found.name.as_str(), found.source.is_some()), ("f", detailed));
+            let expected: &[Reason] = if round == 0 && !detailed { &[NO_ROOM] } else { &[] };
+            assert_eq!(reasons, expected, "round {round}");
+        }
+    }
+    assert!(symbols.bytes <= memory_bytes);
+}
+
+#[test]
+fn what_nobody_asks_for_is_let_go_while_it_is_mapped() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("p");
+    compile(&path);
+    let (file, address) = (object(&path, 1), address_of_f(&path));
+    let mut symbols = ElfSymbols::new(options());
+    find(&mut symbols, &file, address);
+    let long_ago = Instant::now().checked_sub(FORGET_AFTER).unwrap();
+    symbols.swept = long_ago;
+    symbols.sweep();
+    assert_eq!(symbols.loaded.len(), 1, "it was asked for just now");
+    symbols.loaded.get_mut(&1).unwrap().used = long_ago;
+    symbols.swept = long_ago;
+    symbols.sweep();
+    assert_eq!((symbols.loaded.len(), symbols.bytes), (0, 0));
+    assert_eq!(find(&mut symbols, &file, address).0.unwrap().name, "f", "read again");
+}
+
+#[test]
+fn our_own_debug_information_can_be_left_alone() {
+    let own = object(Path::new("/proc/self/exe"), 1);
+    for (own_debug_info, loaded) in [(true, true), (false, false)] {
+        let mut symbols = ElfSymbols::new(ElfOptions { own_debug_info, memory_bytes: 1 << 40, ..options() });
+        find(&mut symbols, &own, own.elf().unwrap().entry);
+        assert_eq!(symbols.loaded[&1].debug_info, loaded);
     }
 }
 

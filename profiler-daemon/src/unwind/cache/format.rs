@@ -1,16 +1,21 @@
-//! The bytes of a cached table: a header, the numbers of the table, and a digest over both.
+//! The bytes of a cached table: a header, the table, what it was made from, and a digest over all.
 
 use profiler_common::unwind::{MAX_ROWS_PER_PAGE, MAX_RULES, Rule, bp, cfa, row_rule};
 use sha2::{Digest, Sha256};
 
 use super::Key;
+use crate::unwind::evidence::{Evidence, Place};
 use crate::unwind::report::Report;
 use crate::unwind::table::{PAGE_BYTES, PageRows, Table};
 
 /// Starts every file.
 const MAGIC: [u8; 8] = *b"unwindtb";
-/// To be raised whenever the layout, or what a builder makes of the same file, changes.
-const VERSION: u64 = 1;
+/// Names the sources of layout and builder: what others made of the same file may be another table.
+/// Fuzz targets, which keep no tables, are built without it.
+const BUILDER: &str = match option_env!("TABLE_BUILDER") {
+    Some(hash) => hash,
+    None => "",
+};
 /// Bytes of the digest at the end.
 const DIGEST: usize = 32;
 
@@ -18,11 +23,13 @@ const DIGEST: usize = 32;
 pub(super) const MAX_BYTES: u64 = 64 << 20;
 
 /// The bytes of a table.
-pub(super) fn encode(key: &Key, table: &Table) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(table.memory_bytes() + 512);
+pub(super) fn encode(key: &Key, table: &Table, evidence: &Evidence) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(table.memory_bytes() + 24 * evidence.places.len() + 512);
     bytes.extend(MAGIC);
-    let counts = [table.pages.len(), table.rows.len(), table.rules.len(), key.build_id.len()];
-    let head = [VERSION, table.base, key.size].into_iter().chain(counts.map(|count| count as u64));
+    bytes.extend(BUILDER.as_bytes());
+    let places = evidence.places.len();
+    let counts = [table.pages.len(), table.rows.len(), table.rules.len(), places, key.build_id.len()];
+    let head = [table.base, key.size].into_iter().chain(counts.map(|count| count as u64));
     for number in head.chain(table.report.to_array()) {
         bytes.extend(number.to_le_bytes());
     }
@@ -37,20 +44,28 @@ pub(super) fn encode(key: &Key, table: &Table) -> Vec<u8> {
     for rule in &table.rules {
         bytes.extend(rule.pack().to_le_bytes());
     }
+    for place in &evidence.places {
+        for number in [place.offset, place.size, u64::from(place.there)] {
+            bytes.extend(number.to_le_bytes());
+        }
+    }
+    bytes.extend(evidence.digest);
     let digest = Sha256::digest(&bytes);
     bytes.extend(digest);
     bytes
 }
 
-/// The table, if the bytes are whole, of this version, of this key, and sound.
-pub(super) fn decode(key: &Key, bytes: &[u8]) -> Option<Table> {
+/// The table and what it was made from, if the bytes are whole, of this builder, of this key, and
+/// sound.
+pub(super) fn decode(key: &Key, bytes: &[u8]) -> Option<(Table, Evidence)> {
     let (bytes, digest) = bytes.split_at_checked(bytes.len().checked_sub(DIGEST)?)?;
-    let mut rest = Reader(bytes.strip_prefix(&MAGIC)?);
-    if rest.number()? != VERSION || *Sha256::digest(bytes) != *digest {
+    let mut rest = Reader(bytes.strip_prefix(&MAGIC)?.strip_prefix(BUILDER.as_bytes())?);
+    if *Sha256::digest(bytes) != *digest {
         return None;
     }
     let (base, size) = (rest.number()?, rest.number()?);
-    let [pages, rows, rules, id] = [rest.count()?, rest.count()?, rest.count()?, rest.count()?];
+    let [pages, rows, rules] = [rest.count()?, rest.count()?, rest.count()?];
+    let [places, id] = [rest.count()?, rest.count()?];
     let mut report = [0; Report::FIELDS];
     for field in &mut report {
         *field = rest.number()?;
@@ -61,6 +76,8 @@ pub(super) fn decode(key: &Key, bytes: &[u8]) -> Option<Table> {
     let pages = rest.array::<4>(pages.checked_mul(2)?)?;
     let rows = rest.array::<4>(rows)?;
     let rules = rest.array::<8>(rules)?;
+    let places = rest.array::<8>(places.checked_mul(3)?)?;
+    let digest = *rest.take(DIGEST)?.first_chunk()?;
     if !rest.0.is_empty() {
         return None;
     }
@@ -78,7 +95,10 @@ pub(super) fn decode(key: &Key, bytes: &[u8]) -> Option<Table> {
         rules: rules.iter().map(|&bytes| Rule::unpack(u64::from_le_bytes(bytes))).collect(),
         report: Report::from_array(report),
     };
-    is_sound(&table).then_some(table)
+    let (places, _) = places.as_chunks::<3>();
+    let places = places.iter().map(|place| place.map(u64::from_le_bytes));
+    let places = places.map(|[offset, size, there]| Place { offset, size, there: there != 0 }).collect();
+    is_sound(&table).then_some((table, Evidence { places, digest }))
 }
 
 /// Whether the kernel half can walk it: the digest proves that we wrote it, not that we were right.
@@ -93,7 +113,10 @@ fn is_sound(table: &Table) -> bool {
         && table.rows.iter().all(|&row| usize::from(row_rule(row)) < rules)
         && rules <= MAX_RULES as usize
         && table.rules.first() == Some(&Rule::NONE)
-        && table.rules.iter().all(|rule| rule.cfa <= cfa::DEREF_BP && rule.bp <= bp::LOST)
+        && table.rules.iter().all(|rule| {
+            let known = matches!(rule.cfa, cfa::NONE..=cfa::DEREF_BP | cfa::REGISTER..=cfa::LAST_INDEXED);
+            known && rule.bp <= bp::LOST
+        })
 }
 
 /// What has not been read yet.

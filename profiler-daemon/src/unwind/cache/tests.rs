@@ -6,6 +6,7 @@ use profiler_common::unwind::{bp, cfa, row};
 use tempfile::TempDir;
 
 use super::*;
+use crate::unwind::evidence::Place;
 use crate::unwind::{PageRows, Report};
 
 const LIMIT: u64 = 1 << 20;
@@ -32,6 +33,30 @@ fn table(rows: u16) -> Table {
     }
 }
 
+fn evidence() -> Evidence {
+    let places =
+        vec![Place { offset: 64, size: 56, there: true }, Place { offset: 4000, size: 200, there: false }];
+    Evidence { places, digest: [7; 32] }
+}
+
+fn put(cache: &Cache, key: &Key, table: &Table) {
+    cache.put(key, table, &evidence());
+}
+
+fn get(cache: &Cache, key: &Key) -> Option<Table> {
+    let (table, found) = cache.get(key, |_| true)?;
+    assert_eq!(found, evidence());
+    Some(table)
+}
+
+fn encode(key: &Key, table: &Table) -> Vec<u8> {
+    format::encode(key, table, &evidence())
+}
+
+fn decode(key: &Key, bytes: &[u8]) -> Option<Table> {
+    format::decode(key, bytes).map(|(table, _)| table)
+}
+
 fn only_file(cache: &Cache) -> PathBuf {
     let mut files: Vec<PathBuf> =
         fs::read_dir(&cache.directory).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -42,13 +67,22 @@ fn only_file(cache: &Cache) -> PathBuf {
 #[test]
 fn what_is_kept_comes_back() {
     let (_parent, cache) = cache(LIMIT);
-    assert_eq!(cache.get(&key(1)), None);
-    cache.put(&key(1), &table(9));
-    assert_eq!(cache.get(&key(1)), Some(table(9)));
-    assert_eq!(cache.get(&Key::new(&key(1).build_id, 4097).unwrap()), None);
+    assert_eq!(get(&cache, &key(1)), None);
+    put(&cache, &key(1), &table(9));
+    assert_eq!(get(&cache, &key(1)), Some(table(9)));
+    assert_eq!(get(&cache, &Key::new(&key(1).build_id, 4097).unwrap()), None);
     assert_eq!(cache.counts(), CacheCounts { hits: 1, misses: 2, ..CacheCounts::default() });
     let reopened = Cache::open(&cache.directory, LIMIT).unwrap();
-    assert_eq!(reopened.get(&key(1)), Some(table(9)));
+    assert_eq!(get(&reopened, &key(1)), Some(table(9)));
+}
+
+#[test]
+fn what_was_made_from_another_file_is_not_given_out_and_stays() {
+    let (_parent, cache) = cache(LIMIT);
+    put(&cache, &key(1), &table(9));
+    assert_eq!(cache.get(&key(1), |found| *found != evidence()), None);
+    assert_eq!(get(&cache, &key(1)), Some(table(9)));
+    assert_eq!(cache.counts(), CacheCounts { hits: 1, misses: 1, foreign: 1, ..CacheCounts::default() });
 }
 
 #[test]
@@ -65,17 +99,17 @@ fn only_build_ids_name_files() {
 #[test]
 fn every_flipped_bit_and_every_cut_is_noticed() {
     let key = key(1);
-    let bytes = format::encode(&key, &table(5));
-    assert_eq!(format::decode(&key, &bytes), Some(table(5)));
+    let bytes = encode(&key, &table(5));
+    assert_eq!(decode(&key, &bytes), Some(table(5)));
     for at in 0..bytes.len() {
-        assert_eq!(format::decode(&key, &bytes[..at]), None, "cut at {at}");
+        assert_eq!(decode(&key, &bytes[..at]), None, "cut at {at}");
         for bit in 0..8 {
             let mut changed = bytes.clone();
             changed[at] ^= 1 << bit;
-            assert_eq!(format::decode(&key, &changed), None, "bit {bit} of byte {at}");
+            assert_eq!(decode(&key, &changed), None, "bit {bit} of byte {at}");
         }
     }
-    assert_eq!(format::decode(&key, &[bytes, vec![0]].concat()), None);
+    assert_eq!(decode(&key, &[bytes, vec![0]].concat()), None);
 }
 
 #[test]
@@ -88,18 +122,18 @@ fn a_bad_file_is_removed_and_counted() {
         |bytes: &mut Vec<u8>| bytes[8] = 99,
         |bytes: &mut Vec<u8>| *bytes = b"#!/bin/sh\n".to_vec(),
     ] {
-        cache.put(&key(1), &table(9));
+        put(&cache, &key(1), &table(9));
         let path = only_file(&cache);
         let mut bytes = fs::read(&path).unwrap();
         change(&mut bytes);
         fs::write(&path, bytes).unwrap();
-        assert_eq!(cache.get(&key(1)), None);
+        assert_eq!(get(&cache, &key(1)), None);
         assert!(!path.exists());
     }
     // A whole file under another's name.
-    cache.put(&key(1), &table(9));
+    put(&cache, &key(1), &table(9));
     fs::rename(only_file(&cache), cache.directory.join(key(2).file_name())).unwrap();
-    assert_eq!(cache.get(&key(2)), None);
+    assert_eq!(get(&cache, &key(2)), None);
     assert_eq!(cache.counts().rejected, 5);
 }
 
@@ -113,14 +147,14 @@ fn a_table_that_does_not_hold_together_is_rejected_in_spite_of_its_digest() {
     unsound[3].base = 0x40_1000;
     unsound[4].rules[1].cfa = 8;
     for table in unsound {
-        assert_eq!(format::decode(&key(1), &format::encode(&key(1), &table)), None, "{table:?}");
+        assert_eq!(decode(&key(1), &encode(&key(1), &table)), None, "{table:?}");
     }
 }
 
 #[test]
 fn files_and_directory_are_for_us_alone() {
     let (parent, cache) = cache(LIMIT);
-    cache.put(&key(1), &table(9));
+    put(&cache, &key(1), &table(9));
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&only_file(&cache)), 0o600);
     assert_eq!(mode(&cache.directory) & !0o750, 0);
@@ -153,35 +187,35 @@ fn another_users_directory_is_refused() {
 #[test]
 fn a_link_in_place_of_a_table_is_not_followed() {
     let (parent, cache) = cache(LIMIT);
-    cache.put(&key(1), &table(9));
+    put(&cache, &key(1), &table(9));
     let elsewhere = parent.path().join("elsewhere");
     let path = only_file(&cache);
     fs::rename(&path, &elsewhere).unwrap();
     symlink(&elsewhere, &path).unwrap();
-    assert_eq!(cache.get(&key(1)), None);
+    assert_eq!(get(&cache, &key(1)), None);
     assert!(elsewhere.exists() && fs::symlink_metadata(&path).is_err());
 }
 
 #[test]
 fn what_was_not_used_for_longest_goes_first() {
-    let one = format::encode(&key(1), &table(1000)).len() as u64;
+    let one = encode(&key(1), &table(1000)).len() as u64;
     let (_parent, cache) = cache(3 * one + one / 2);
     let used = |number: u64, ago: u64| {
         let file = File::options().write(true).open(cache.directory.join(key(number).file_name())).unwrap();
         file.set_modified(SystemTime::now() - Duration::from_secs(ago)).unwrap();
     };
     for number in 1..=3 {
-        cache.put(&key(number), &table(1000));
+        put(&cache, &key(number), &table(1000));
         used(number, 100 - number);
     }
-    assert!(cache.get(&key(1)).is_some());
-    cache.put(&key(4), &table(1000));
-    let left: Vec<u64> = (1..=4).filter(|&number| cache.get(&key(number)).is_some()).collect();
+    assert!(get(&cache, &key(1)).is_some());
+    put(&cache, &key(4), &table(1000));
+    let left: Vec<u64> = (1..=4).filter(|&number| get(&cache, &key(number)).is_some()).collect();
     assert_eq!((left, cache.counts().evicted), (vec![1, 3, 4], 1));
     // Too large for the whole cache: not kept, and nothing is thrown out for it.
-    cache.put(&key(5), &table(u16::MAX));
+    put(&cache, &key(5), &table(u16::MAX));
     assert_eq!((cache.counts().failed, cache.counts().evicted), (1, 1));
-    assert!(cache.get(&key(4)).is_some());
+    assert!(get(&cache, &key(4)).is_some());
 }
 
 #[test]
@@ -193,7 +227,7 @@ fn what_a_dead_writer_left_is_swept_up_and_other_peoples_files_are_not() {
         let ago = if name == "b.tmp" { Duration::ZERO } else { 2 * ABANDONED };
         file.set_modified(SystemTime::now() - ago).unwrap();
     }
-    cache.put(&key(1), &table(9));
+    put(&cache, &key(1), &table(9));
     assert!(!path("a.tmp").exists() && path("b.tmp").exists() && path("notes.txt").exists());
 }
 
@@ -206,15 +240,15 @@ fn writers_at_the_same_time_leave_one_whole_table() {
             let cache = if worker % 2 == 0 { &cache } else { &other };
             scope.spawn(move || {
                 for round in 0..20 {
-                    cache.put(&key(1), &table(100 + worker));
-                    if let Some(found) = cache.get(&key(1)) {
+                    put(cache, &key(1), &table(100 + worker));
+                    if let Some(found) = get(cache, &key(1)) {
                         assert!(found.rows.len() >= 100, "{round}");
                     }
                 }
             });
         }
     });
-    assert!(cache.get(&key(1)).is_some());
+    assert!(get(&cache, &key(1)).is_some());
     only_file(&cache);
     assert_eq!(cache.counts().rejected + other.counts().rejected, 0);
 }

@@ -3,12 +3,14 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use profiler_common::unwind::Rule;
 
 use super::*;
+use crate::unwind::image::{Image, Source};
 
 /// No answer takes that long; a test that waits for it has failed.
 const LONG: Duration = Duration::from_secs(60);
@@ -39,7 +41,7 @@ fn open(gate: u8) {
 }
 
 /// `p` panics, a digit waits for its gate, everything else is an empty table.
-fn scripted(file: &ObjectFile) -> Result<Table, UnwindError> {
+fn scripted(file: &ObjectFile) -> Result<Built, UnwindError> {
     match kind(file) {
         b'p' => panic!("as told"),
         gate @ b'0'..=b'3' => {
@@ -49,7 +51,7 @@ fn scripted(file: &ObjectFile) -> Result<Table, UnwindError> {
         }
         _ => {}
     }
-    Ok(Table { rules: vec![Rule::NONE], ..Table::default() })
+    Ok(Built { table: Table { rules: vec![Rule::NONE], ..Table::default() }, evidence: None })
 }
 
 fn options(threads: usize) -> WorkersOptions {
@@ -94,6 +96,52 @@ fn the_second_time_comes_from_the_cache() {
     assert_eq!(tables[0], tables[1]);
     let counts = cache.counts();
     assert_eq!((counts.hits, counts.misses, counts.rejected), (1, 1, 0));
+}
+
+/// Two programs that say the same of themselves, the second with other unwinding information.
+fn forged(directory: &Path) -> [Arc<ObjectFile>; 2] {
+    // DW_CFA_def_cfa_offset: 16 bytes, and what it is forged to.
+    const HONEST: [u8; 2] = [0x0e, 16];
+    const FORGED: [u8; 2] = [0x0e, 48];
+    let mut program = std::fs::read("/bin/true").unwrap();
+    let image = Image::read(Source::Bytes(&program)).unwrap();
+    let (section, _) = image.eh_frame.unwrap();
+    let start = usize::try_from(section.offset).unwrap();
+    let section = start..start + usize::try_from(section.size).unwrap();
+    let paths = ["honest", "forged"].map(|name| directory.join(name));
+    std::fs::write(&paths[0], &program).unwrap();
+    for at in section {
+        if program[at..at + 2] == HONEST {
+            program[at..at + 2].copy_from_slice(&FORGED);
+        }
+    }
+    std::fs::write(&paths[1], &program).unwrap();
+    [real(paths[0].to_str().unwrap(), 1), real(paths[1].to_str().unwrap(), 2)]
+}
+
+#[test]
+fn a_forged_build_id_gets_nobody_elses_table_and_spoils_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let files = forged(directory.path());
+    let name = |file: &ObjectFile| (file.elf().unwrap().build_id.clone().unwrap(), file.size());
+    assert_eq!(name(&files[0]), name(&files[1]));
+    let cache = Arc::new(Cache::open(&directory.path().join("tables"), 64 << 20).unwrap());
+    let own: Vec<Table> = files.iter().map(|file| build(file).unwrap().table).collect();
+    assert_ne!(own[0], own[1]);
+
+    // In memory, while the first one is held; on disk, after that.
+    for _ in 0..2 {
+        let (workers, answers) = Workers::start(options(1), Some(Arc::clone(&cache))).unwrap();
+        let mut held = Vec::new();
+        for (file, own) in files.iter().zip(&own).chain(files.iter().zip(&own)) {
+            workers.request(file);
+            let table = answers.recv_timeout(LONG).unwrap().table.unwrap();
+            assert_eq!(*table, *own, "{}", file.path());
+            held.push(table);
+        }
+    }
+    assert!(cache.counts().foreign > 0);
+    assert_eq!(cache.counts().rejected, 0);
 }
 
 #[test]
