@@ -16,6 +16,7 @@ mod native_walks;
 mod off_cpu;
 mod off_cpu_clock;
 mod off_cpu_cost;
+mod off_cpu_exact;
 mod on_cpu;
 mod recording;
 mod signals;
