@@ -17,6 +17,8 @@ mod off_cpu;
 mod off_cpu_clock;
 mod off_cpu_cost;
 mod off_cpu_exact;
+mod off_cpu_honest;
+mod off_cpu_sampled;
 mod on_cpu;
 mod recording;
 mod signals;
