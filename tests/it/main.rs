@@ -18,6 +18,7 @@ mod off_cpu_clock;
 mod off_cpu_cost;
 mod off_cpu_exact;
 mod off_cpu_honest;
+mod off_cpu_pressure;
 mod off_cpu_sampled;
 mod on_cpu;
 mod recording;
