@@ -27,7 +27,8 @@ fn each_part_of_each_thread_is_what_the_kernel_counts() -> Result<()> {
     let folded = recording.folded("a.folded")?;
     let mut wrong = Vec::new();
     for role in workload.truth()?.roles()? {
-        let intervals = truth.get(&role.comm).with_context(|| format!("{} is not in the trace", role.comm))?;
+        let intervals =
+            truth.get(&role.comm).with_context(|| format!("{} is not in the trace", role.comm))?;
         let mut sums = Sums::default();
         intervals.iter().for_each(|interval| sums.add(interval));
         let seen = folded.off_cpu(&role.comm);

@@ -50,7 +50,8 @@ fn one_burst(
     }
     let site = Site::new()?;
     let rule = format!("host {resource} some {STALLED}");
-    let daemon = site.start_with(&["--pressure-rules", &rule, "--trigger-duration", "6s", "--window", "2s"])?;
+    let daemon =
+        site.start_with(&["--pressure-rules", &rule, "--trigger-duration", "6s", "--window", "2s"])?;
     let idler = Workload::new("sleepers", 100.0)?.arg("2").arg("20");
     let _idler = idler.start()?;
     std::thread::sleep(Duration::from_secs(6));
@@ -79,9 +80,8 @@ fn one_burst(
 fn cpu_pressure_of_the_host_starts_one_capture() -> Result<()> {
     let _exclusive = require_root!();
     let cpus = std::thread::available_parallelism()?.get();
-    let hogs: Vec<Workload> = (0..2 * cpus)
-        .map(|_| Ok(Workload::new("spin", 100.0)?.arg("hog")))
-        .collect::<Result<_>>()?;
+    let hogs: Vec<Workload> =
+        (0..2 * cpus).map(|_| Ok(Workload::new("spin", 100.0)?.arg("hog"))).collect::<Result<_>>()?;
     one_burst("cpu", "## On the CPU during the capture", "hog", || hogs.iter().map(Workload::start).collect())
 }
 

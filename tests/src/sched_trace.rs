@@ -106,7 +106,10 @@ impl SchedTrace {
         self.set("tracing_on", "0")?;
         for entry in fs::read_dir(self.instance.join("per_cpu"))? {
             let stats = fs::read_to_string(entry?.path().join("stats"))?;
-            ensure!(stats.lines().any(|line| line == "overrun: 0"), "events of the trace were lost:\n{stats}");
+            ensure!(
+                stats.lines().any(|line| line == "overrun: 0"),
+                "events of the trace were lost:\n{stats}"
+            );
         }
         parse(&fs::read_to_string(self.instance.join("trace"))?)
     }

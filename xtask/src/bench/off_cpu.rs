@@ -18,7 +18,7 @@ use clap::Args;
 
 use self::programs::Stats;
 use self::ring::{Counted, Ring, Shape, WARM_UP};
-use self::table::{Run, Row};
+use self::table::{Row, Run};
 use self::tools::{Tool, Tools};
 use crate::packages;
 use crate::run::{cargo, is_root, run, workspace};

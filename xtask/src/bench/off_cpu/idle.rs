@@ -46,7 +46,9 @@ fn switches(length: Duration) -> Result<f64> {
 /// Off-CPU intervals that a daemon has received so far.
 fn records(tools: &Tools, running: &Running) -> Result<f64> {
     let status = tools.client(running, &["status", "--output", "json"]).context("no status")?;
-    let (_, rest) = status.split_once("\"off_cpu_intervals\":").context("no off_cpu_intervals in the status")?;
-    let digits: String = rest.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+    let (_, rest) =
+        status.split_once("\"off_cpu_intervals\":").context("no off_cpu_intervals in the status")?;
+    let digits: String =
+        rest.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
     Ok(digits.parse()?)
 }

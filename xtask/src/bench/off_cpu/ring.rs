@@ -8,8 +8,14 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::run::{run, workspace};
 
-const FLAGS: [&str; 6] =
-    ["-std=gnu11", "-O2", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-fno-inline", "-pthread"];
+const FLAGS: [&str; 6] = [
+    "-std=gnu11",
+    "-O2",
+    "-fno-omit-frame-pointer",
+    "-fno-optimize-sibling-calls",
+    "-fno-inline",
+    "-pthread",
+];
 /// Pieces of work by which the length of one is found out, and for how long.
 const PROBE_WORK: u64 = 20_000;
 const PROBE: Duration = Duration::from_millis(500);

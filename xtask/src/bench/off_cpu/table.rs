@@ -74,7 +74,9 @@ impl Row {
 }
 
 pub(super) fn head(cpus: usize) {
-    println!("Throughput is that of the workload with the tool by that without, median [quartiles]; {cpus} CPUs.\n");
+    println!(
+        "Throughput is that of the workload with the tool by that without, median [quartiles]; {cpus} CPUs.\n"
+    );
     println!(
         "| threads | switches/s and CPU | beside it | throughput | programs, ns a switch above the empty one \
          | each program, ns x runs | tool, % of a CPU |"
