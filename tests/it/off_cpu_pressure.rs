@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -33,8 +34,30 @@ fn is_calm(resource: &str) -> bool {
     wait_for("a calm host", CALM_LIMIT, || Ok((stalled(resource)? < 10.0).then_some(()))).is_ok()
 }
 
+/// How the daemon gets to know of pressure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    Kernel,
+    /// The kernel's triggers cannot be written: only reading is left.
+    Reading,
+}
+
+/// A daemon that cannot write to the pressure files, in a mount namespace of its own.
+fn without_triggers(command: &Command) -> Command {
+    let script = "for file in /proc/pressure/*; do \
+                  mount --bind $file $file && mount -o remount,bind,ro $file || exit 9; done; exec \"$0\" \"$@\"";
+    let mut wrapped = Command::new("unshare");
+    wrapped.args(["--mount", "sh", "-c", script]).arg(command.get_program()).args(command.get_args());
+    // The caller's own settings for the profiler stay out of this one, too.
+    for (name, _) in command.get_envs().filter(|(_, value)| value.is_none()) {
+        wrapped.env_remove(name);
+    }
+    wrapped
+}
+
 /// Runs the burst under a daemon that watches the host for it, and checks the one bundle.
 fn one_burst(
+    by: By,
     resource: &str,
     first_heading: &str,
     comm: &str,
@@ -79,17 +102,29 @@ fn one_burst(
 #[test]
 fn cpu_pressure_of_the_host_starts_one_capture() -> Result<()> {
     let _exclusive = require_root!();
+    cpu_burst(By::Kernel)
+}
+
+#[test]
+fn pressure_that_can_only_be_read_starts_one_capture() -> Result<()> {
+    let _exclusive = require_root!();
+    cpu_burst(By::Reading)
+}
+
+fn cpu_burst(by: By) -> Result<()> {
     let cpus = std::thread::available_parallelism()?.get();
     let hogs: Vec<Workload> =
         (0..2 * cpus).map(|_| Ok(Workload::new("spin", 100.0)?.arg("hog"))).collect::<Result<_>>()?;
-    one_burst("cpu", "## On the CPU during the capture", "hog", || hogs.iter().map(Workload::start).collect())
+    one_burst(by, "cpu", "## On the CPU during the capture", "hog", || {
+        hogs.iter().map(Workload::start).collect()
+    })
 }
 
 #[test]
 fn io_pressure_of_the_host_starts_one_capture() -> Result<()> {
     let _exclusive = require_root!();
     let press = Workload::new("press", 100.0)?.arg("io");
-    one_burst("io", "## Waiting for I/O or memory", "press", || Ok(vec![press.start()?]))
+    one_burst(By::Kernel, "io", "## Waiting for I/O or memory", "press", || Ok(vec![press.start()?]))
 }
 
 /// A cgroup with little memory; removed when dropped, after what is in it.
@@ -131,5 +166,5 @@ fn memory_pressure_of_the_host_starts_one_capture() -> Result<()> {
         return Ok(());
     };
     let press = Workload::new("press", 100.0)?.arg("memory").arg(cgroup.0.join("cgroup.procs"));
-    one_burst("memory", "## Waiting for I/O or memory", "press", || Ok(vec![press.start()?]))
+    one_burst(By::Kernel, "memory", "## Waiting for I/O or memory", "press", || Ok(vec![press.start()?]))
 }
