@@ -73,8 +73,11 @@ fn one_burst(
     }
     let site = Site::new()?;
     let rule = format!("host {resource} some {STALLED}");
-    let daemon =
-        site.start_with(&["--pressure-rules", &rule, "--trigger-duration", "6s", "--window", "2s"])?;
+    let mut command = site.command()?;
+    command.args(["--pressure-rules", &rule, "--trigger-duration", "6s", "--window", "2s"]);
+    let daemon = site.start_by(if by == By::Reading { without_triggers(&command) } else { command })?;
+    let reads = daemon.running.stderr().contains("reading totals");
+    assert_eq!(reads, by == By::Reading, "{}", daemon.running.stderr());
     let idler = Workload::new("sleepers", 100.0)?.arg("2").arg("20");
     let _idler = idler.start()?;
     std::thread::sleep(Duration::from_secs(6));
