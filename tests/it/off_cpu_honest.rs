@@ -213,7 +213,7 @@ fn no_thread_of_the_host_waits_longer_than_it_is_looked_at() -> Result<()> {
     assert_eq!(query(&daemon, "pid=\"0\"", &lately())?.0.rows, [], "the idle task has no off-CPU time");
     let list = daemon.client()?.call(
         "profiler.v1.ProfileService/List",
-        json!({"selection": {"kind": "PROFILE_KIND_OFF_CPU", "range": lately()}, "limit": 10000}),
+        json!({"selection": {"kind": "PROFILE_KIND_OFF_CPU", "range": lately()}, "limit": 5000}),
     )?;
     let processes = list[0]["processes"].as_array().context("no processes")?;
     assert!(processes.iter().all(|row| row["pid"].as_u64().is_some_and(|pid| pid > 0)), "{processes:#?}");
