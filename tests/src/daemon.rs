@@ -91,6 +91,14 @@ impl Site {
     pub fn start_with(&self, arguments: &[&str]) -> Result<Daemon<'_>> {
         let mut command = self.command()?;
         command.args(arguments);
+        self.start_by(command)
+    }
+
+    /// Waits until the daemon serves that this command, [`Self::command`] in one form or another, starts.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_by(&self, command: Command) -> Result<Daemon<'_>> {
         let mut running = Running::start(command)?;
         let ready = wait_for("the daemon to serve", READY_LIMIT, || {
             if !running.is_running()? {
