@@ -151,10 +151,11 @@ impl Store {
     /// Takes a sealed window; older ones go as [`StoreOptions`] says. Says whether it is where a
     /// crash cannot take it; if the disk does not take it now, it is kept in memory until it does.
     pub fn insert(&self, window: Window) -> bool {
-        if let Some(disk) = &self.shared.disk
-            && disk.insert(&window).is_ok()
-        {
-            return true;
+        match self.shared.disk.as_ref().map(|disk| disk.insert(&window)) {
+            Some(Ok(())) => return true,
+            // It never will be written, and has been counted.
+            Some(Err(StoreError::Unwritable { .. })) => return false,
+            Some(Err(_)) | None => {}
         }
         // What is evicted is freed after the lock is.
         let _evicted = self.shared.lock().windows.insert(window);
@@ -340,7 +341,10 @@ impl Shared {
         loop {
             let _moving = self.moving.write().unwrap_or_else(PoisonError::into_inner);
             let Some(window) = self.lock().windows.first() else { return Ok(()) };
-            disk.insert(&window)?;
+            match disk.insert(&window) {
+                Ok(()) | Err(StoreError::Unwritable { .. }) => {}
+                Err(error) => return Err(error),
+            }
             // Nothing is inserted before the first, and only eviction could have removed it; then
             // the one behind it would go in its place.
             let mut memory = self.lock();
@@ -354,7 +358,10 @@ impl Shared {
     fn write_results(&self, disk: &Disk) -> Result<(), StoreError> {
         loop {
             let Some(result) = self.lock().results.first() else { return Ok(()) };
-            disk.put_capture(&result)?;
+            match disk.put_capture(&result) {
+                Ok(()) | Err(StoreError::Unwritable { .. }) => {}
+                Err(error) => return Err(error),
+            }
             self.lock().results.remove(&result.id);
         }
     }
