@@ -8,7 +8,9 @@ use rustc_hash::FxBuildHasher;
 
 use super::{Frame, Labels, Loss, Measure, ProfileKind, Sample, Selector, StackQuality, Wait};
 
-type Set<T> = IndexSet<T, FxBuildHasher>;
+// Processes choose names, paths and stacks, so their hash must not be one that collisions can be
+// made for.
+type Set<T> = IndexSet<T, ahash::RandomState>;
 
 /// Distinct stacks with their labels and values.
 #[derive(Clone, Debug)]
@@ -367,6 +369,13 @@ mod tests {
         let profile = profile(ProfileKind::OffCpu, &[("a", 600), ("b", 600), ("c", 900)]);
         assert_eq!(profile.entries().map(|entry| entry.shown).sum::<u64>(), 2);
         assert_eq!(profile.total_shown(), 2);
+    }
+
+    #[test]
+    fn nobody_can_foresee_how_names_hash() {
+        use std::hash::BuildHasher as _;
+        let hash = || Set::<&str>::default().hasher().hash_one("main");
+        assert_ne!(hash(), hash());
     }
 
     #[test]

@@ -20,6 +20,7 @@ use super::debug_files::{self, DebugFile, OpenInRoot};
 use super::debuginfod::{Answer, Debuginfod};
 use super::go::GoTable;
 use super::mini_debug;
+use super::user::MAX_INLINED;
 
 /// Symbol tables above this are left alone: 10 million symbols.
 const MAX_SYMBOL_BYTES: u64 = 256 << 20;
@@ -32,6 +33,8 @@ const FORGET_AFTER: Duration = Duration::from_secs(120);
 const MIN_BYTES: u64 = 256 << 10;
 /// Most files that are remembered as broken, or as without a debug file.
 const MAX_BROKEN: usize = 4096;
+/// Longest path of a source file that is kept, bytes (`PATH_MAX`): debug information may say anything.
+const MAX_SOURCE: usize = 4096;
 
 /// Bounds and places.
 pub(super) struct ElfOptions {
@@ -465,8 +468,14 @@ fn ask(blazesym: &Symbolizer, source: &Source<'_>, address: u64) -> Option<Found
 
 fn found(sym: &Sym<'_>) -> Found {
     let file = |info: Option<&blazesym::symbolize::CodeInfo<'_>>| {
-        info.map(|info| info.to_path().to_string_lossy().into_owned())
+        info.map(|info| {
+            let mut path = info.to_path().to_string_lossy().into_owned();
+            path.truncate(path.floor_char_boundary(MAX_SOURCE));
+            path
+        })
     };
+    // The outermost come first, and the innermost are the ones that are shown.
+    let surplus = sym.inlined.len().saturating_sub(MAX_INLINED);
     Found {
         name: sym.name.to_string(),
         address: sym.addr,
@@ -474,6 +483,7 @@ fn found(sym: &Sym<'_>) -> Found {
         inlined: sym
             .inlined
             .iter()
+            .skip(surplus)
             .map(|frame| (frame.name.to_string(), file(frame.code_info.as_ref())))
             .collect(),
     }
