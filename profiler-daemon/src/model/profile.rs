@@ -373,7 +373,6 @@ mod tests {
 
     #[test]
     fn nobody_can_foresee_how_names_hash() {
-        use std::hash::BuildHasher as _;
         let hash = || Set::<&str>::default().hasher().hash_one("main");
         assert_ne!(hash(), hash());
     }

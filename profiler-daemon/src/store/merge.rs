@@ -1,21 +1,30 @@
 //! Adds stored rows to a profile, one segment at a time.
 
 use super::codec::{Damaged, Dictionary, Table};
-use crate::model::{Profile, ProfileKind, Stage};
+use crate::model::{Profile, ProfileKind, Selector, Stage};
 
-/// Most rows of an answer, some 200 MB. Records of further rows are counted as lost.
-const MAX_ROWS: usize = 1_000_000;
+/// Most memory of an answer, in about bytes: 150 000 rows of as many stacks of 25 frames. Records of
+/// further rows are counted as lost. Callers reckon with it when they hold several.
+pub const MAX_BYTES: usize = 48 << 20;
+/// What a row takes, with its place in a hash table that is half full; and a stack, a frame and
+/// labels without their contents.
+const ROW: usize = 96;
+const STACK: usize = 80;
+const FRAME: usize = 200;
+const LABELS: usize = 400;
 const TOO_LARGE: &str = "answer too large, row left out";
 
 /// A profile that grows.
 #[derive(Debug)]
 pub(super) struct Merger {
     profile: Profile,
+    /// About what it takes, bytes.
+    bytes: usize,
 }
 
 impl Merger {
     pub(super) fn new(kind: ProfileKind) -> Self {
-        Self { profile: Profile::new(kind) }
+        Self { profile: Profile::new(kind), bytes: 0 }
     }
 
     /// Adds rows that point into this dictionary.
@@ -27,7 +36,7 @@ impl Merger {
         let mut ids = Vec::new();
         let mut left_out = 0_u64;
         for (row, &value) in &table.rows {
-            if self.profile.row_count() >= MAX_ROWS {
+            if self.bytes >= MAX_BYTES {
                 left_out = left_out.saturating_add(value.count);
                 continue;
             }
@@ -35,7 +44,9 @@ impl Merger {
             let who = match labels.get(who).copied().flatten() {
                 Some(known) => known,
                 None => {
+                    let known = self.profile.label_table().len();
                     let id = self.profile.labels_id(dictionary.labels(row.labels)?);
+                    self.bytes += LABELS * (self.profile.label_table().len() - known);
                     remember(&mut labels, who, id);
                     id
                 }
@@ -49,19 +60,27 @@ impl Merger {
                         ids.push(match (known, dictionary.frames().get(frame as usize)) {
                             (Some(known), _) => known,
                             (None, Some(named)) => {
+                                let known = self.profile.frames().len();
                                 let id = self.profile.frame_id(named);
+                                let new = self.profile.frames().len() - known;
+                                self.bytes += new * (FRAME + named.name.len());
                                 remember(&mut frames, frame as usize, id);
                                 id
                             }
                             (None, None) => return Err(Damaged("a stack has no such frame".to_owned())),
                         });
                     }
+                    let known = self.profile.stack_table().len();
                     let id = self.profile.stack_id(&ids);
+                    let new = self.profile.stack_table().len() - known;
+                    self.bytes += new * (STACK + size_of_val(ids.as_slice()));
                     remember(&mut stacks, stack, id);
                     id
                 }
             };
+            let known = self.profile.row_count();
             self.profile.add_known(who, row.activity, stack, value);
+            self.bytes += ROW * (self.profile.row_count() - known);
         }
         self.profile.quality.merge(&table.quality);
         self.profile.loss.merge(&table.loss);
@@ -74,9 +93,16 @@ impl Merger {
         self.profile.loss.add(Stage::Store, reason, records);
     }
 
-    /// Adds a profile that is in memory.
-    pub(super) fn profile(&mut self) -> &mut Profile {
-        &mut self.profile
+    /// Adds the rows of a profile in memory that a selector wants: all of them, or none once there
+    /// are too many.
+    pub(super) fn add_profile(&mut self, profile: &Profile, selector: &Selector) {
+        if self.bytes >= MAX_BYTES {
+            self.profile.loss.add(Stage::Store, TOO_LARGE, profile.quality.records);
+            return;
+        }
+        self.profile.merge_selected(profile, selector);
+        // Frames and labels are shared with the profile that is in memory anyway.
+        self.bytes = self.bytes.max(self.profile.memory_bytes());
     }
 
     pub(super) fn finish(self) -> Profile {

@@ -21,6 +21,7 @@ pub use self::captures::{CaptureAbout, CaptureResult, StoredCapture};
 use self::disk::Disk;
 pub use self::error::StoreError;
 use self::keeper::Keeper;
+pub use self::merge::MAX_BYTES as MAX_MERGED_BYTES;
 use self::merge::Merger;
 pub use self::summary::{ContainerRow, ProcessRow, Summary, containers, processes};
 use self::windows::Windows;
@@ -270,7 +271,7 @@ impl Shared {
             stretches.extend(merged.unwrap_or_default());
         }
         for (window, profile) in in_memory.iter().filter(|(window, _)| wanted(window)) {
-            merger.profile().merge_selected(profile, selector);
+            merger.add_profile(profile, selector);
             stretches.push(*window);
         }
         let gaps = range.gaps(stretches.clone());
