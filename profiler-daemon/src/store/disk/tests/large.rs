@@ -5,8 +5,8 @@ use std::fs;
 use super::*;
 use crate::store::disk::open::set_aside;
 
-fn result(id: &str, profile: Profile) -> CaptureResult {
-    let (range, profile) = (range(0, 30), Arc::new(profile));
+fn result(id: &str, from: u64, profile: Profile) -> CaptureResult {
+    let (range, profile) = (range(from, from + 30), Arc::new(profile));
     let summary = Summary::of(&profile, range, range.length());
     CaptureResult { id: id.to_owned(), range, profile, summary, about: CaptureAbout::default() }
 }
@@ -26,8 +26,8 @@ fn what_is_too_large_is_left_out_with_a_count_and_nothing_else_is_touched() {
     let directory = tempfile::tempdir().expect("a directory");
     let store = open(directory.path());
     store.insert(window(0, 10));
-    store.put_capture(result("small", profile(ProfileKind::OffCpu, 1)));
-    store.put_capture(result("large", too_large(ProfileKind::OffCpu)));
+    store.put_capture(result("small", 0, profile(ProfileKind::OffCpu, 1)));
+    store.put_capture(result("large", 1, too_large(ProfileKind::OffCpu)));
     let large = Window { range: range(10, 20), profiles: vec![Arc::new(too_large(ProfileKind::OnCpu))] };
     assert!(!store.insert(large));
     for _ in 0..2 {
@@ -64,7 +64,7 @@ fn a_large_capture_is_stored_in_pieces_and_goes_with_all_of_them() {
     }
     large.quality.records = 7;
     assert_eq!(large.row_count(), 240_000);
-    store.put_capture(result("a", large.clone()));
+    store.put_capture(result("a", 0, large.clone()));
     store.flush();
     let values = || {
         let disk = store.shared.disk.as_ref().expect("on disk");
@@ -79,11 +79,11 @@ fn a_large_capture_is_stored_in_pieces_and_goes_with_all_of_them() {
     assert_eq!((read.profile.row_count(), read.profile.total()), (large.row_count(), large.total()));
     assert_eq!(read.profile.quality, large.quality);
     // The same again takes its place, and two others end it.
-    store.put_capture(result("a", profile(ProfileKind::OffCpu, 1)));
+    store.put_capture(result("a", 0, profile(ProfileKind::OffCpu, 1)));
     store.flush();
     assert_eq!(store.capture("a").map(|read| read.profile.row_count()), Some(20));
-    for id in ["b", "c"] {
-        store.put_capture(result(id, profile(ProfileKind::OffCpu, 1)));
+    for (from, id) in [(1, "b"), (2, "c")] {
+        store.put_capture(result(id, from, profile(ProfileKind::OffCpu, 1)));
         store.flush();
     }
     assert!(store.capture("a").is_none());
