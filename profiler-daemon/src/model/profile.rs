@@ -227,6 +227,21 @@ impl Profile {
         }
     }
 
+    /// The row of these labels, activity and stack (leaf first), by its labels and its stack, if
+    /// there is one. Nothing is added for it.
+    pub(crate) fn known_row<'a>(
+        &self,
+        labels: &Arc<Labels>,
+        activity: Activity,
+        stack: impl Iterator<Item = &'a Arc<Frame>>,
+    ) -> Option<(u32, u32)> {
+        let labels = self.labels.get_index_of(labels)? as u32;
+        let frames = stack.map(|frame| Some(self.frames.get_index_of(frame)? as u32));
+        let frames: Option<Vec<u32>> = frames.collect();
+        let stack = self.stacks.get_index_of(frames?.as_slice())? as u32;
+        self.values.contains_key(&Key { labels, stack, activity }).then_some((labels, stack))
+    }
+
     /// [`Self::add_row`] by the indices that the three functions above gave.
     pub(crate) fn add_known(&mut self, labels: u32, activity: Activity, stack: u32, value: Value) {
         *self.values.entry(Key { labels, stack, activity }).or_default() += value;

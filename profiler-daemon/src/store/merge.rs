@@ -1,7 +1,7 @@
 //! Adds stored rows to a profile, one segment at a time.
 
-use super::codec::{Damaged, Dictionary, Table};
-use crate::model::{Profile, ProfileKind, Selector, Stage};
+use super::codec::{Damaged, Dictionary, Row, Table};
+use crate::model::{Profile, ProfileKind, Selector, Stage, Value};
 
 /// Most memory of an answer, in about bytes: 150 000 rows of as many stacks of 25 frames. Records of
 /// further rows are counted as lost. Callers reckon with it when they hold several.
@@ -37,7 +37,9 @@ impl Merger {
         let mut left_out = 0_u64;
         for (row, &value) in &table.rows {
             if self.bytes >= MAX_BYTES {
-                left_out = left_out.saturating_add(value.count);
+                if !self.add_to_known(dictionary, row, value)? {
+                    left_out = left_out.saturating_add(value.count);
+                }
                 continue;
             }
             let (stack, who) = (row.stack as usize, row.labels as usize);
@@ -88,6 +90,18 @@ impl Merger {
         Ok(())
     }
 
+    /// Adds to a row that is there already, so that a full answer is still about the whole range.
+    fn add_to_known(&mut self, dictionary: &Dictionary, row: &Row, value: Value) -> Result<bool, Damaged> {
+        let labels = dictionary.labels(row.labels)?;
+        let frames = dictionary.stack(row.stack)?.iter();
+        let frames = frames.filter_map(|&frame| dictionary.frames().get(frame as usize));
+        let known = self.profile.known_row(labels, row.activity, frames);
+        if let Some((labels, stack)) = known {
+            self.profile.add_known(labels, row.activity, stack, value);
+        }
+        Ok(known.is_some())
+    }
+
     /// Counts records that cannot be read.
     pub(super) fn lost(&mut self, reason: &'static str, records: u64) {
         self.profile.loss.add(Stage::Store, reason, records);
@@ -113,5 +127,58 @@ impl Merger {
 fn remember(table: &mut [Option<u32>], index: usize, id: u32) {
     if let Some(entry) = table.get_mut(index) {
         *entry = Some(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::{Activity, Frame, FrameKind, Labels};
+    use crate::store::codec::{Effort, Interner, pack};
+
+    #[test]
+    fn an_answer_is_bounded_and_a_full_one_still_counts_what_it_knows() {
+        const ROWS: usize = 120_000;
+        let mut recorded = Profile::new(ProfileKind::OnCpu);
+        let frames: Vec<u32> = (0..500)
+            .map(|name| {
+                let name = format!("f{name}").into();
+                let frame = Frame {
+                    name,
+                    kind: FrameKind::User,
+                    module: None,
+                    address: 0,
+                    source: None,
+                    named: true,
+                };
+                recorded.frame_id(&Arc::new(frame))
+            })
+            .collect();
+        let labels = recorded.labels_id(&Arc::new(Labels::default()));
+        for row in 0..ROWS {
+            let mut stack = vec![frames[0]; 98];
+            stack.extend([frames[row % 500], frames[row / 500]]);
+            let stack = recorded.stack_id(&stack);
+            recorded.add_known(labels, Activity::OnCpu, stack, Value { count: 1, ns: 1 });
+        }
+        let mut interner = Interner::default();
+        let table = interner.table(&recorded);
+        let mut dictionary = Dictionary::default();
+        for piece in interner.take_pieces() {
+            dictionary.append(&pack(&piece, Effort::Quick).expect("small")).expect("just written");
+        }
+        let mut merger = Merger::new(ProfileKind::OnCpu);
+        for _ in 0..3 {
+            merger.add(&dictionary, &table).expect("all ids exist");
+        }
+        let bytes = merger.bytes;
+        let merged = merger.finish();
+        assert!((MAX_BYTES..MAX_BYTES + 10_000).contains(&bytes), "{bytes}");
+        let kept = merged.row_count() as u64;
+        assert!(kept > 0 && kept < ROWS as u64, "{kept}");
+        assert_eq!(merged.total().count, 3 * kept);
+        assert_eq!(merged.loss.total(), 3 * (ROWS as u64 - kept));
     }
 }
