@@ -213,6 +213,12 @@ impl Store {
         in_memory.or_else(|| {
             let (capture, profile) = self.shared.disk.as_ref()?.capture(id).ok().flatten()?;
             let StoredCapture { id, range, summary, about } = capture;
+            // Reading may leave rows out, as it does of windows.
+            let summary = if profile.loss == summary.loss {
+                summary
+            } else {
+                Summary::of(&profile, range, summary.covered)
+            };
             Some(Arc::new(CaptureResult { id, range, profile: Arc::new(profile), summary, about }))
         })
     }
