@@ -121,6 +121,15 @@ impl Site {
         self.ask(&format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n"), b"")
     }
 
+    /// `GET PATH` over HTTP, with a bearer token: the status code and the body.
+    ///
+    /// # Errors
+    /// When nobody answers.
+    pub fn get_with(&self, path: &str, token: &str) -> Result<(u16, String)> {
+        let head = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n");
+        self.ask(&head, b"")
+    }
+
     /// `POST PATH` over HTTP, with a bearer token: the status code and the body.
     ///
     /// # Errors

@@ -291,7 +291,8 @@ impl Kernel {
         self.filter.set_targets(SamplerKind::OffCpu, &targets)?;
         // A session that asks more of its target asks nothing of the others'.
         let least = |of_host: bool| {
-            let sessions = self.sessions.values().filter(|session| (session.target == Target::Host) == of_host);
+            let sessions =
+                self.sessions.values().filter(|session| (session.target == Target::Host) == of_host);
             sessions.map(|session| session.detail.min_block_ns).min().unwrap_or(u64::MAX)
         };
         let (min_block_ns, min_block_listed_ns) = (least(true), least(false));

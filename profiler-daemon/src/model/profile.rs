@@ -11,7 +11,9 @@ use super::{
     Stage, Wait, Waker,
 };
 
-type Set<T> = IndexSet<T, FxBuildHasher>;
+// Processes choose names, paths and stacks, so their hash must not be one that collisions can be
+// made for.
+type Set<T> = IndexSet<T, ahash::RandomState>;
 
 /// The rows of the parts of a record, by their index; none for a part that is empty.
 pub type PartRows = [Option<usize>; 3];
@@ -384,6 +386,22 @@ impl Profile {
         }
     }
 
+    /// The row of these labels, activity and stack (leaf first), of no waker, if there is one. Nothing
+    /// is added for it.
+    pub(crate) fn known_row<'a>(
+        &self,
+        labels: &Arc<Labels>,
+        activity: Activity,
+        stack: impl Iterator<Item = &'a Arc<Frame>>,
+    ) -> Option<Key> {
+        let labels = self.labels.get_index_of(labels)? as u32;
+        let frames = stack.map(|frame| Some(self.frames.get_index_of(frame)? as u32));
+        let frames: Option<Vec<u32>> = frames.collect();
+        let stack = self.stacks.get_index_of(frames?.as_slice())? as u32;
+        let key = Key { labels, stack, activity, waker: None };
+        self.values.contains_key(&key).then_some(key)
+    }
+
     /// [`Self::add_row`] by the indices that the three functions above gave.
     pub(crate) fn add_known(&mut self, key: Key, value: Value) -> usize {
         let entry = self.values.entry(key);
@@ -548,6 +566,12 @@ mod tests {
         let profile = profile(ProfileKind::OffCpu, &[("a", 600), ("b", 600), ("c", 900)]);
         assert_eq!(profile.entries().map(|entry| entry.shown).sum::<u64>(), 2);
         assert_eq!(profile.total_shown(), 2);
+    }
+
+    #[test]
+    fn nobody_can_foresee_how_names_hash() {
+        let hash = || Set::<&str>::default().hasher().hash_one("main");
+        assert_ne!(hash(), hash());
     }
 
     #[test]

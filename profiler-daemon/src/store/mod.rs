@@ -22,6 +22,7 @@ pub use self::captures::{CaptureAbout, CaptureResult, StoredCapture};
 use self::disk::Disk;
 pub use self::error::StoreError;
 use self::keeper::Keeper;
+pub use self::merge::MAX_BYTES as MAX_MERGED_BYTES;
 use self::merge::Merger;
 pub use self::summary::{ContainerRow, ProcessRow, Summary, containers, processes};
 use self::windows::Windows;
@@ -154,11 +155,14 @@ impl Store {
     /// Takes a sealed window; older ones go as [`StoreOptions`] says. Says whether it is where a
     /// crash cannot take it; if the disk does not take it now, it is kept in memory until it does.
     pub fn insert(&self, window: Window) -> bool {
-        if let Some(disk) = &self.shared.disk
-            && let Ok(bytes) = disk.insert(&window)
-        {
-            self.shared.taken.fetch_add(bytes, Ordering::Relaxed);
-            return true;
+        match self.shared.disk.as_ref().map(|disk| disk.insert(&window)) {
+            Some(Ok(bytes)) => {
+                self.shared.taken.fetch_add(bytes, Ordering::Relaxed);
+                return true;
+            }
+            // It never will be written, and has been counted.
+            Some(Err(StoreError::Unwritable { .. })) => return false,
+            Some(Err(_)) | None => {}
         }
         let bytes = window.profiles.iter().map(|profile| profile.memory_bytes() as u64).sum();
         self.shared.taken.fetch_add(bytes, Ordering::Relaxed);
@@ -223,6 +227,12 @@ impl Store {
         in_memory.or_else(|| {
             let (capture, profile) = self.shared.disk.as_ref()?.capture(id).ok().flatten()?;
             let StoredCapture { id, range, summary, about } = capture;
+            // Reading may leave rows out, as it does of windows.
+            let summary = if profile.loss == summary.loss {
+                summary
+            } else {
+                Summary::of(&profile, range, summary.covered)
+            };
             Some(Arc::new(CaptureResult { id, range, profile: Arc::new(profile), summary, about }))
         })
     }
@@ -282,7 +292,7 @@ impl Shared {
             stretches.extend(merged.unwrap_or_default());
         }
         for (window, profile) in in_memory.iter().filter(|(window, _)| wanted(window)) {
-            merger.profile().merge_selected(profile, selector);
+            merger.add_profile(profile, selector);
             stretches.push(*window);
         }
         let gaps = range.gaps(stretches.clone());
@@ -353,7 +363,10 @@ impl Shared {
         loop {
             let _moving = self.moving.write().unwrap_or_else(PoisonError::into_inner);
             let Some(window) = self.lock().windows.first() else { return Ok(()) };
-            disk.insert(&window)?;
+            match disk.insert(&window) {
+                Ok(_) | Err(StoreError::Unwritable { .. }) => {}
+                Err(error) => return Err(error),
+            }
             // Nothing is inserted before the first, and only eviction could have removed it; then
             // the one behind it would go in its place.
             let mut memory = self.lock();
@@ -367,7 +380,10 @@ impl Shared {
     fn write_results(&self, disk: &Disk) -> Result<(), StoreError> {
         loop {
             let Some(result) = self.lock().results.first() else { return Ok(()) };
-            disk.put_capture(&result)?;
+            match disk.put_capture(&result) {
+                Ok(()) | Err(StoreError::Unwritable { .. }) => {}
+                Err(error) => return Err(error),
+            }
             self.lock().results.remove(&result.id);
         }
     }

@@ -62,7 +62,11 @@ impl Disk {
             if !go_on() {
                 return Ok(());
             }
-            self.roll(*level, windows)?;
+            match self.roll(*level, windows) {
+                // They stay as they are.
+                Ok(()) | Err(StoreError::Unwritable { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         for &segment in &plan.unused {
             self.write(|writer, database| forget(writer, database, segment))?;
