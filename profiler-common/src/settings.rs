@@ -26,8 +26,10 @@ pub struct Settings {
     pub filter: u32,
     /// Off-CPU: `bpf_ktime_get_ns` at which all probes were attached; no interval starts earlier.
     pub opened_ns: u64,
-    /// Off-CPU: shortest interval that is recorded, ns. 0 records every interval.
+    /// Off-CPU: shortest interval that sessions of the whole host record, ns. 0 records every interval.
     pub min_block_ns: u64,
+    /// Off-CPU: shortest interval that sessions record of the processes and cgroups in the filter, ns.
+    pub min_block_listed_ns: u64,
     /// On-CPU: nominal sampling period, ns. Off-CPU: period of the threads' clocks, ns, at most
     /// [`MAX_CLOCK_PERIOD_NS`]; 0 takes every interval.
     pub period_ns: u64,

@@ -13,11 +13,6 @@ use profiler_daemon::client::{self, Failure};
 use profiler_daemon::config::{Config, LogFormat};
 use profiler_daemon::telemetry::{self, LogOptions};
 
-/// Gives back to the system what a burst took: tables of a large program, debug information. The C
-/// library's allocator kept half of that for good.
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_some_and(|first| first == agent::EXEC_STOPPED) {

@@ -7,7 +7,7 @@ use profiler_common::record::{
     FLAG_STARTED_BEFORE, KIND_OFF_CPU, SAMPLED_BY_CLOCK, SAMPLED_BY_SESSION, SITE_PREEMPTED, STACK_APART,
     STACK_FOLLOWS,
 };
-use profiler_common::settings::{SETTINGS_OFF_CPU, Settings};
+use profiler_common::settings::{FILTER_HOST, SETTINGS_OFF_CPU, Settings};
 
 use crate::arch;
 use crate::clock::{self, Draw};
@@ -75,8 +75,8 @@ fn switch_out(ctx: &BtfTracePointContext, settings: &Settings, now: u64) {
     if task_state & TASK_DEAD != 0 || !eligible(settings, task) {
         return;
     }
-    let session = of_session(settings, task);
-    if !session && settings.clock == 0 {
+    let minimum_ns = minimum_ns(settings, task);
+    if minimum_ns.is_none() && settings.clock == 0 {
         return;
     }
     let state = task::off_cpu_state_or_new(task);
@@ -102,8 +102,8 @@ fn switch_out(ctx: &BtfTracePointContext, settings: &Settings, now: u64) {
     state.site = 0;
     if let Some(registers) = arch::saved_registers(task) {
         state.site = if state.preempted != 0 { SITE_PREEMPTED } else { clock::site(&registers) };
-        if session || draw.clocked {
-            user_stack::at_switch_out(ctx, state, settings, task, &registers, session, now);
+        if minimum_ns.is_some() || draw.clocked {
+            user_stack::at_switch_out(ctx, state, settings, task, &registers, minimum_ns, now);
         }
     }
 }
@@ -157,7 +157,7 @@ fn switch_in(ctx: &BtfTracePointContext, settings: &Settings, now: u64) {
             clock::learn(state, state.site, total);
         }
     }
-    if total >= settings.min_block_ns && of_session(settings, task) {
+    if minimum_ns(settings, task).is_some_and(|minimum_ns| total >= minimum_ns) {
         interval.sampled |= SAMPLED_BY_SESSION;
     }
     if interval.sampled == 0 {
@@ -189,16 +189,26 @@ pub fn eligible(settings: &Settings, task: Task) -> bool {
     settings.skip_kernel_threads == 0 || !task::is_kernel_thread(task)
 }
 
-/// Whether a session wants it.
+/// The shortest interval of this thread that a session wants, ns; `None` where none wants any.
 #[inline(always)]
-pub fn of_session(settings: &Settings, task: Task) -> bool {
-    settings.sessions != 0 && filter::passes(settings, SETTINGS_OFF_CPU, task)
+pub fn minimum_ns(settings: &Settings, task: Task) -> Option<u64> {
+    if settings.sessions == 0 || !filter::considered(settings, task) {
+        return None;
+    }
+    let host = settings.filter == FILTER_HOST;
+    // Where a session has the whole host, it is looked for others only if they want shorter ones.
+    if (!host || settings.min_block_listed_ns < settings.min_block_ns)
+        && filter::listed(settings, SETTINGS_OFF_CPU, task)
+    {
+        return Some(settings.min_block_listed_ns);
+    }
+    if host { Some(settings.min_block_ns) } else { None }
 }
 
 /// Whether off-CPU time of this thread is looked at.
 #[inline(always)]
 pub fn wanted(settings: &Settings, task: Task) -> bool {
-    eligible(settings, task) && (settings.clock != 0 || of_session(settings, task))
+    eligible(settings, task) && (settings.clock != 0 || minimum_ns(settings, task).is_some())
 }
 
 /// Whether a state is left over from an earlier trace.

@@ -102,7 +102,7 @@ fn write(
     if draw.clocked && (ticked || interval.period_ns == 0) {
         interval.sampled |= SAMPLED_BY_CLOCK;
     }
-    if offcpu::of_session(settings, task) {
+    if offcpu::minimum_ns(settings, task).is_some() {
         interval.sampled |= SAMPLED_BY_SESSION;
     }
     if interval.sampled == 0 {

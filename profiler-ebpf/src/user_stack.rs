@@ -37,12 +37,15 @@ pub fn at_switch_out(
     settings: &Settings,
     task: Task,
     registers: &Registers,
-    session: bool,
+    minimum_ns: Option<u64>,
     now: u64,
 ) {
-    let keep = session || settings.period_ns == 0;
+    let comes_later = settings.rseq != 0 && task::has_rseq(task);
+    // A session that takes every interval takes the stack of each here; one with a minimum, under
+    // which most may be, only where it cannot be had afterwards.
+    let keep = settings.period_ns == 0 || minimum_ns.is_some_and(|ns| ns == 0 || !comes_later);
     if !keep {
-        let wanted = if settings.rseq != 0 && task::has_rseq(task) {
+        let wanted = if comes_later {
             // Its stack comes when it is back; but if it never comes back, somebody will ask where
             // it waits. Once a place, and no more often than the clock could tick.
             let new = state.preempted == 0 && !clock::knows(state, state.site);

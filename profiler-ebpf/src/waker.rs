@@ -31,9 +31,10 @@ use crate::user_stack;
 pub fn waking(ctx: &BtfTracePointContext) {
     let Some(settings) = filter::open(SETTINGS_OFF_CPU) else { return };
     let task: Task = ctx.arg(0);
-    if settings.wakers == 0 || !offcpu::eligible(settings, task) || !offcpu::of_session(settings, task) {
+    if settings.wakers == 0 || !offcpu::eligible(settings, task) {
         return;
     }
+    let Some(minimum_ns) = offcpu::minimum_ns(settings, task) else { return };
     // SAFETY: helpers without arguments (kernel 5.11).
     let (waker, now) = unsafe { (bpf_get_current_task_btf() as Task, bpf_ktime_get_ns()) };
     // Who wakes itself has not left the CPU. Only there interrupts are on.
@@ -42,7 +43,7 @@ pub fn waking(ctx: &BtfTracePointContext) {
     }
     let Some((since, sequence)) = blocked_since(settings, task) else { return };
     let blocked_ns = now.saturating_sub(since);
-    if blocked_ns < settings.min_block_ns {
+    if blocked_ns < minimum_ns {
         return;
     }
     let Some(scratch) = OFF_CPU_SCRATCH.get_ptr_mut(0) else { return };

@@ -75,7 +75,10 @@ fn native_assembly_ends_where_its_register_was_used_for_something_else() -> Resu
     // Nothing is invented beyond the function whose frame is not to be found.
     for stack in recording.stacks("a.json")?.of("asm-r10") {
         let names: Vec<&str> = stack.user().iter().map(|frame| frame.name.as_str()).collect();
-        assert!(!names.contains(&"uses_r10") || names == ["in_r10", "uses_r10"], "{names:?}");
+        let own = names.iter().position(|name| ["in_r10", "uses_r10"].contains(name));
+        // In the callee's first instructions, the register is still the caller's.
+        let callers = own.and_then(|own| names.get(..own)).unwrap_or_default();
+        assert!(callers.is_empty() || callers.ends_with(&["outer_1", "outer_2"]), "{names:?}");
     }
     Ok(())
 }

@@ -53,6 +53,7 @@ pub fn daemon(config: &Config) -> Result<(), AgentError> {
 async fn run(config: &Config) -> Result<(), AgentError> {
     let mut stop = StopSignals::listen()?;
     let token = triggers::token(config)?;
+    let http_token = triggers::token_in("http_token_file", config.http_token_file.as_deref())?;
     // Sockets first: a second daemon must find out before it touches anything.
     let bound = api::bind(&endpoints(config)).await?;
     let mut findings = preflight::run();
@@ -143,7 +144,8 @@ async fn run(config: &Config) -> Result<(), AgentError> {
     };
     let kept = Arc::clone(&store);
     let (ready, is_ready) = watch::channel(true);
-    let services = services(config, findings, observer, watchers, &triggered, is_ready);
+    let services =
+        Services { http_token, ..services(config, findings, observer, watchers, &triggered, is_ready) };
     let cancel = CancellationToken::new();
     let servers = tokio::spawn(api::serve(bound, services, cancel.clone()));
     info!(pid = std::process::id(), "serving");
@@ -244,6 +246,7 @@ fn services(
         host: Arc::new(|cgroup| procs::host_facts(cgroup, kernel::cpu_count())),
         bundles: Arc::clone(&triggered.bundles),
         webhook: triggered.webhook.clone(),
+        http_token: None,
         status: Arc::new(move || observer.status()),
         findings: Arc::new(findings),
         settings_toml: config.to_toml(),

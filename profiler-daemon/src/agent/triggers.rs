@@ -66,13 +66,16 @@ impl Triggered {
 
 /// The webhook's token, if there is to be a webhook.
 pub(super) fn token(config: &Config) -> Result<Option<Secret>, AgentError> {
-    match (&config.webhook.token, &config.webhook.token_file) {
-        (Some(token), _) => Ok(Some(token.clone())),
-        (None, Some(path)) => {
-            read(path).map(Some).map_err(|problem| AgentError::Token { path: path.clone(), problem })
-        }
-        (None, None) => Ok(None),
+    match &config.webhook.token {
+        Some(token) => Ok(Some(token.clone())),
+        None => token_in("webhook.token_file", config.webhook.token_file.as_deref()),
     }
+}
+
+/// The token in the file that a key names, if it names one.
+pub(super) fn token_in(key: &'static str, path: Option<&Path>) -> Result<Option<Secret>, AgentError> {
+    let failed = |path: &Path, problem| AgentError::Token { key, path: path.to_owned(), problem };
+    path.map(|path| read(path).map_err(|problem| failed(path, problem))).transpose()
 }
 
 fn read(path: &Path) -> Result<Secret, String> {

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::convert;
 use super::error::ApiError;
 use super::profiles::{Chunks, Pieces, question};
-use super::query::{Queries, Question, Source, bounded, time};
+use super::query::{Need, Queries, Question, Source, Turn, blocking, bounded, time};
 use crate::model::{Profile, TimeRange};
 use crate::proto::{self, HeatmapRequest};
 use crate::render::{self, About, Cells, HeatmapFormat};
@@ -19,7 +19,7 @@ const MAX_ROWS: u32 = 100;
 const MAX_RANGE: Duration = Duration::from_secs(3600);
 
 /// Spreads what is selected over cells and renders them.
-pub(super) async fn answer(queries: &Queries, request: HeatmapRequest) -> Result<Chunks, ApiError> {
+pub(super) async fn answer(queries: &Queries, request: HeatmapRequest) -> Result<(Chunks, Turn), ApiError> {
     let HeatmapRequest { selection, rows, format } = request;
     let format = match proto::HeatmapFormat::try_from(format) {
         Ok(proto::HeatmapFormat::Unspecified | proto::HeatmapFormat::Svg) => HeatmapFormat::Svg,
@@ -34,7 +34,7 @@ pub(super) async fn answer(queries: &Queries, request: HeatmapRequest) -> Result
         let problem = format!("{rows} cells a second do not work: use a divisor of 1000 up to {MAX_ROWS}");
         return Err(ApiError::Invalid { field: "rows", problem });
     }
-    let Question { source, selector } = question("selection", selection)?;
+    let Question { source, selector } = blocking(move || question("selection", selection)).await?;
     let Source::Windows { kind, range } = source else {
         let problem = "captures keep no times: ask for a range".to_owned();
         return Err(ApiError::Invalid { field: "selection.capture_id", problem });
@@ -64,7 +64,7 @@ pub(super) async fn answer(queries: &Queries, request: HeatmapRequest) -> Result
         let rendered = bounded(|out| render::heatmap(&cells, &about, format, out))?;
         Ok(Chunks::new(convert::summary(&summary), Pieces::of(rendered, true)))
     };
-    queries.work(work).await
+    queries.work(Need::RENDERED, work).await
 }
 
 /// The seconds that the range touches: columns begin with one.

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::convert;
 use super::error::ApiError;
@@ -12,14 +12,17 @@ use crate::capture::{CaptureState, Captures};
 use crate::model::{Profile, ProfileKind, Selector, TimeRange};
 use crate::proto;
 use crate::render::{self, About, Format, RenderError, View};
-use crate::store::{Queried, Store, Summary};
+use crate::store::{MAX_MERGED_BYTES, Queried, Store, Summary};
 
-/// Merges and renderings at a time: each holds a profile and its rendered form in memory.
-const AT_A_TIME: usize = 2;
+/// Memory that all questions together take, MiB. The unit and the DaemonSet in deploy/ allow the
+/// daemon 512M; the rest of that is for recording, and for the making of a bundle.
+const MEMORY: u32 = 192;
+/// A merged profile, MiB.
+const PROFILE: u32 = (MAX_MERGED_BYTES >> 20) as u32;
+/// Largest rendered answer, MiB.
+const RENDERED: u32 = 48;
 /// How long a question waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Largest rendered answer, bytes.
-const MAX_RENDERED: usize = 128 << 20;
 /// The range when none is given.
 pub(super) const DEFAULT_RANGE: Duration = Duration::from_secs(15 * 60);
 
@@ -81,15 +84,50 @@ impl Answer {
 pub(super) fn bounded(
     write: impl FnOnce(&mut dyn Write) -> Result<(), RenderError>,
 ) -> Result<Vec<u8>, ApiError> {
-    let mut out = Bounded { bytes: Vec::new(), max: MAX_RENDERED, full: false };
+    let max_bytes = (RENDERED as usize) << 20;
+    let mut out = Bounded { bytes: Vec::new(), max: max_bytes, full: false };
     match write(&mut out) {
         Ok(()) => Ok(out.bytes),
-        Err(_) if out.full => Err(ApiError::TooLarge { max_bytes: MAX_RENDERED }),
+        Err(_) if out.full => Err(ApiError::TooLarge { max_bytes }),
         Err(error) => Err(ApiError::Render(error)),
     }
 }
 
-/// Answers questions, a few at a time, off the async threads.
+/// What answering takes, MiB.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Need(u32);
+
+impl Need {
+    pub(super) const PROFILE: Self = Self(PROFILE);
+    pub(super) const RENDERED: Self = Self(PROFILE + RENDERED);
+    pub(super) const TWO_PROFILES: Self = Self(2 * PROFILE);
+    pub(super) const TWO_RENDERED: Self = Self(2 * PROFILE + RENDERED);
+}
+
+const _: () = assert!(Need::TWO_RENDERED.0 <= MEMORY, "a difference would wait for ever");
+
+/// The right to hold the memory of an answer.
+#[derive(Debug)]
+pub(super) struct Turn(OwnedSemaphorePermit);
+
+impl Turn {
+    /// Gives back all but what so many bytes take.
+    pub(super) fn keep(mut self, bytes: usize) -> Self {
+        let surplus = self.0.num_permits().saturating_sub(bytes.div_ceil(1 << 20));
+        drop(self.0.split(surplus));
+        self
+    }
+}
+
+/// Does what does not belong on an async thread, such as compiling regular expressions.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.map_err(ApiError::Unfinished)?
+}
+
+/// Answers questions, as many at a time as memory allows, off the async threads. Its clones share
+/// that memory.
 #[derive(Clone)]
 pub(super) struct Queries {
     store: Arc<Store>,
@@ -99,30 +137,33 @@ pub(super) struct Queries {
 
 impl Queries {
     pub(super) fn new(store: Arc<Store>, captures: Arc<Captures>) -> Self {
-        Self { store, captures, turns: Arc::new(Semaphore::new(AT_A_TIME)) }
+        Self { store, captures, turns: Arc::new(Semaphore::new(MEMORY as usize)) }
     }
 
     /// Merges what is asked for and hands it to `use_it`, both on a blocking thread.
     pub(super) async fn answer<T: Send + 'static>(
         &self,
+        need: Need,
         question: Question,
         use_it: impl FnOnce(Answer) -> Result<T, ApiError> + Send + 'static,
-    ) -> Result<T, ApiError> {
-        self.work(move |this| use_it(this.merge(&question)?)).await
+    ) -> Result<(T, Turn), ApiError> {
+        self.work(need, move |this| use_it(this.merge(&question)?)).await
     }
 
-    /// Does work that merges, when its turn comes, on a blocking thread.
+    /// Does work that merges, when its turn comes, on a blocking thread. The turn is handed on, for
+    /// as long as the answer is held.
     pub(super) async fn work<T: Send + 'static>(
         &self,
+        need: Need,
         work: impl FnOnce(&Self) -> Result<T, ApiError> + Send + 'static,
-    ) -> Result<T, ApiError> {
-        let turn = tokio::time::timeout(PATIENCE, Arc::clone(&self.turns).acquire_owned());
+    ) -> Result<(T, Turn), ApiError> {
+        let turn = tokio::time::timeout(PATIENCE, Arc::clone(&self.turns).acquire_many_owned(need.0));
         let Ok(Ok(turn)) = turn.await else { return Err(ApiError::Busy { retry_after: PATIENCE }) };
         let this = self.clone();
         let done = tokio::task::spawn_blocking(move || {
             // The turn ends with the work, also when the client has gone before it.
-            let _turn = turn;
-            work(&this)
+            let turn = Turn(turn);
+            work(&this).map(|done| (done, turn))
         });
         done.await.map_err(ApiError::Unfinished)?
     }
@@ -296,5 +337,59 @@ impl Write for Bounded {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StoreOptions;
+
+    #[tokio::test]
+    async fn answers_hold_what_they_take_until_they_are_gone() {
+        let store = Arc::new(Store::new(StoreOptions::default()));
+        let captures = Captures::new(Arc::new(Nobody), Arc::clone(&store), crate::capture::Limits::default());
+        let queries = Queries::new(store, Arc::new(captures));
+        let free = || queries.turns.available_permits() as u32;
+        let (length, turn) = queries.work(Need::RENDERED, |_| Ok(3 << 20)).await.expect("its turn");
+        assert_eq!(free(), MEMORY - PROFILE - RENDERED);
+        let turn = turn.keep(length);
+        assert_eq!(free(), MEMORY - 3);
+        // Another one, over HTTP say, takes from the same.
+        let (_, other) = queries.clone().work(Need::TWO_RENDERED, |_| Ok(())).await.expect("its turn");
+        assert_eq!(free(), MEMORY - 3 - Need::TWO_RENDERED.0);
+        drop((turn, other));
+        assert_eq!(free(), MEMORY);
+    }
+
+    struct Nobody;
+
+    impl crate::capture::Recorder for Nobody {
+        fn resolve(
+            &self,
+            _kind: ProfileKind,
+            _target: &crate::capture::TargetSpec,
+        ) -> Result<crate::model::Target, crate::capture::ResolveError> {
+            Ok(crate::model::Target::Host)
+        }
+
+        fn start(
+            &self,
+            _session: u64,
+            _kind: ProfileKind,
+            _target: crate::model::Target,
+            _detail: crate::model::Detail,
+        ) -> crate::capture::BoxFuture<'_, Result<crate::capture::Recording, crate::capture::RecorderError>>
+        {
+            Box::pin(async { Err(crate::capture::RecorderError("nobody records".to_owned())) })
+        }
+
+        fn cpu_time(&self) -> std::time::Duration {
+            std::time::Duration::ZERO
+        }
+
+        fn stop(&self, _session: u64) -> crate::capture::BoxFuture<'_, ()> {
+            Box::pin(async {})
+        }
     }
 }

@@ -23,7 +23,9 @@ use tokio_util::task::TaskTracker;
 pub use self::cause::Cause;
 use self::session::Session;
 pub use self::spec::{CaptureError, CaptureSpec, Limits, RecorderError, ResolveError, TargetSpec};
-use crate::model::{Allowance, Counts, Detail, Profile, ProfileKind, Target, Usage};
+use crate::model::{
+    Allowance, CgroupId, Counts, Detail, Pid, ProcessId, Profile, ProfileKind, Target, Usage,
+};
 use crate::store::{CaptureAbout, Store, StoredCapture, Summary};
 
 /// A future that a [`Recorder`] hands out.
@@ -156,8 +158,7 @@ impl Known {
         let StoredCapture { id, range, summary, about } = stored;
         let CaptureAbout { pids, cgroup, duration, min_block, wakers, allowance, reason, cause, labels } =
             about;
-        // Which processes they were is not known any more: nothing is asked about them either.
-        let resolved = Target::Processes(Vec::new());
+        let resolved = stored_target(&pids, cgroup.as_deref());
         let (_, now) = watch::channel(Capture {
             id,
             kind: summary.kind,
@@ -328,6 +329,16 @@ impl Captures {
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whose time a stored capture is about. Which processes the pids were is not known any more, so
+/// nothing may be recorded by this: it serves to look up what is stored of that time.
+fn stored_target(pids: &[Pid], cgroup: Option<&str>) -> Target {
+    match cgroup {
+        Some(path) => Target::Cgroup { id: CgroupId(0), path: path.to_owned() },
+        None if pids.is_empty() => Target::Host,
+        None => Target::Processes(pids.iter().map(|&pid| ProcessId { pid, start_ticks: 0 }).collect()),
     }
 }
 

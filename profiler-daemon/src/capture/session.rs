@@ -92,7 +92,10 @@ impl Session {
                 cause: capture.cause.to_string(),
                 labels: capture.cause.labels().to_vec(),
                 pids: capture.target.pids.clone(),
-                cgroup: capture.target.cgroup.clone(),
+                cgroup: match &capture.resolved {
+                    Target::Cgroup { path, .. } => Some(path.clone()),
+                    _ => None,
+                },
                 duration: capture.duration,
                 min_block: capture.min_block,
                 wakers: capture.wakers,

@@ -54,6 +54,8 @@ macro_rules! daemon_args {
 daemon_args! {
     /// Where HTTP is served (/metrics, /healthz, /readyz) [default: nowhere]
     http = "http", "HOST:PORT";
+    /// File with the token that callers of /flamegraph must show; without it there are none
+    http_token_file = "http_token_file", "FILE";
     /// Allow TCP addresses that other machines can reach, without TLS and authorisation
     insecure = "insecure", "BOOL";
     /// Directory for what is kept across restarts

@@ -113,6 +113,14 @@ pub(super) static KEYS: &[Key] = &[
         show: |config| config.http.map(|address| address.to_string().into()),
     },
     Key {
+        name: "http_token_file",
+        help: "File with the bearer token that callers of /flamegraph must show, 16 to 4096 characters.\n\
+               Without it no flame graph is served over HTTP.",
+        shape: Shape::Text,
+        set: |config, texts| values::absolute(one(texts)).map(|value| config.http_token_file = Some(value)),
+        show: |config| config.http_token_file.as_deref().map(path),
+    },
+    Key {
         name: "insecure",
         help: "Allow TCP addresses that other machines can reach, without TLS and authorisation.",
         shape: Shape::Boolean,

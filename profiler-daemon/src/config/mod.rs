@@ -35,6 +35,9 @@ pub struct Config {
     pub listen: Vec<Listen>,
     /// Where HTTP (`/metrics`, `/healthz`) is served; `None`: nowhere.
     pub http: Option<std::net::SocketAddr>,
+    /// A file with the token that callers of `/flamegraph` must show; absolute. `None`: no flame
+    /// graphs over HTTP.
+    pub http_token_file: Option<PathBuf>,
     /// Whether TCP addresses that other machines reach are allowed without TLS.
     pub insecure: bool,
     /// Where state is kept across restarts; absolute.
@@ -215,6 +218,7 @@ impl Default for Config {
         Self {
             listen: vec![Listen::Unix(PathBuf::from("/run/profiler/profiler.sock"))],
             http: None,
+            http_token_file: None,
             insecure: false,
             state_dir: PathBuf::from("/var/lib/profiler"),
             run_dir: PathBuf::from("/run/profiler"),
@@ -444,6 +448,10 @@ impl Layers {
         if config.http.is_none() && (webhook.token.is_some() || webhook.token_file.is_some()) {
             let key = if webhook.token.is_some() { "webhook.token" } else { "webhook.token_file" };
             found.push((key, "the webhook is served over HTTP, which is off: set http".to_owned()));
+        }
+        if config.http.is_none() && config.http_token_file.is_some() {
+            let problem = "flame graphs are served over HTTP, which is off: set http".to_owned();
+            found.push(("http_token_file", problem));
         }
         for (key, message) in found {
             let origin = self.origins.get(key).cloned().unwrap_or(Origin::Default(key));

@@ -158,6 +158,8 @@ fn what_starts_captures() {
     assert!(wrong[0].starts_with("p.toml:2: pressure rule \"host cpu some\": has 3 words"), "{wrong:?}");
     let wrong = problems("[webhook]\ntoken = \"0123456789abcdef\"\n");
     assert_eq!(wrong, ["p.toml:2: the webhook is served over HTTP, which is off: set http"]);
+    let wrong = problems("http_token_file = \"/a\"\n");
+    assert_eq!(wrong, ["p.toml:1: flame graphs are served over HTTP, which is off: set http"]);
     let wrong = load("[trigger]\nduration = \"5m\"\n[capture]\nmax_duration = \"1m\"\n", &[], &[]);
     assert_eq!(wrong.expect_err("must fail"), ["p.toml:2: 5m is longer than capture.max_duration (1m)"]);
 }

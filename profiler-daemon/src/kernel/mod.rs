@@ -289,8 +289,13 @@ impl Kernel {
         }
         let targets: Vec<Target> = self.sessions.values().map(|session| session.target.clone()).collect();
         self.filter.set_targets(SamplerKind::OffCpu, &targets)?;
-        let min_block_ns =
-            self.sessions.values().map(|session| session.detail.min_block_ns).min().unwrap_or_default();
+        // A session that asks more of its target asks nothing of the others'.
+        let least = |of_host: bool| {
+            let sessions =
+                self.sessions.values().filter(|session| (session.target == Target::Host) == of_host);
+            sessions.map(|session| session.detail.min_block_ns).min().unwrap_or(u64::MAX)
+        };
+        let (min_block_ns, min_block_listed_ns) = (least(true), least(false));
         // Sessions take every interval: their clocks are those of T = 0.
         let period_ns = self.clock.unwrap_or_default().as_nanos().min(u128::from(MAX_CLOCK_PERIOD_NS)) as u64;
         let opened_ns = self.off_cpu.attach(&mut self.ebpf, &mut self.types)?;
@@ -303,6 +308,7 @@ impl Kernel {
             thinned: u32::from(share.thinned),
             opened_by_level: share.opened_by_level,
             min_block_ns,
+            min_block_listed_ns,
             period_ns,
             clock: u32::from(self.clock.is_some()),
             sessions: u32::from(!self.sessions.is_empty()),

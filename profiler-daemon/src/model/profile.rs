@@ -16,7 +16,9 @@ use super::{
     Measure, ProfileKind, Sample, Span, StackQuality, Times, Value, Waker, WakerIds,
 };
 
-type Set<T> = IndexSet<T, FxBuildHasher>;
+// Processes choose names, paths and stacks, so their hash must not be one that collisions can be
+// made for.
+type Set<T> = IndexSet<T, ahash::RandomState>;
 
 /// The rows of the parts of a record, by their index; none for a part that is empty.
 pub type PartRows = [Option<usize>; 3];
@@ -259,6 +261,22 @@ impl Profile {
             Some(index) => index as u32,
             None => self.stacks.insert_full(frames.into()).0 as u32,
         }
+    }
+
+    /// The row of these labels, activity and stack (leaf first), of no waker, if there is one. Nothing
+    /// is added for it.
+    pub(crate) fn known_row<'a>(
+        &self,
+        labels: &Arc<Labels>,
+        activity: Activity,
+        stack: impl Iterator<Item = &'a Arc<Frame>>,
+    ) -> Option<Key> {
+        let labels = self.labels.get_index_of(labels)? as u32;
+        let frames = stack.map(|frame| Some(self.frames.get_index_of(frame)? as u32));
+        let frames: Option<Vec<u32>> = frames.collect();
+        let stack = self.stacks.get_index_of(frames?.as_slice())? as u32;
+        let key = Key { labels, stack, activity, waker: None };
+        self.values.contains_key(&key).then_some(key)
     }
 
     /// [`Self::add_row`] by the indices that the three functions above gave.

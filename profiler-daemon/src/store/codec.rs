@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 use prost::Message;
 use zstd::zstd_safe::{DCtx, ResetDirective};
 
-pub(super) use self::capture::{bundle, read_bundle, read_capture, write_capture};
+pub(super) use self::capture::{Bundle, bundle, read_capture, write_capture};
 pub(super) use self::dictionary::{Dictionary, Interner};
 pub(super) use self::header::{Header, Part, belongs, coalesce};
 pub(super) use self::rows::{Beside, Row, Table, read_rows};
@@ -29,7 +29,8 @@ mod format {
     tonic::include_proto!("profiler.store.v1");
 }
 
-/// Largest value before compression, bytes. Writers cut what could become larger.
+/// Largest value before compression, bytes. Writers cut what could become larger; what they cannot
+/// cut is [`Unwritable`].
 const MAX_RAW: u64 = 64 << 20;
 /// log2 of the most bytes that a compressed value may refer back to, which bounds the memory of
 /// reading it.
@@ -46,6 +47,11 @@ impl Damaged {
     }
 }
 
+/// A message that cannot become a value. It says nothing about what is stored already.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Unwritable(pub(super) String);
+
 /// How hard to compress: what is rewritten rarely is worth more time.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Effort {
@@ -56,11 +62,12 @@ pub(super) enum Effort {
 }
 
 /// The message as a value.
-pub(super) fn pack(message: &impl Message, effort: Effort) -> Result<Vec<u8>, Damaged> {
-    let raw = message.encode_to_vec();
-    if raw.len() as u64 > MAX_RAW {
-        return Err(Damaged::new(format!("a value of {} bytes is too large to store", raw.len())));
+pub(super) fn pack(message: &impl Message, effort: Effort) -> Result<Vec<u8>, Unwritable> {
+    let length = message.encoded_len();
+    if length as u64 > MAX_RAW {
+        return Err(Unwritable(format!("a value of {length} bytes is too large to store")));
     }
+    let raw = message.encode_to_vec();
     let level = match effort {
         Effort::Quick => 1,
         Effort::Thorough => 6,
@@ -72,7 +79,7 @@ pub(super) fn pack(message: &impl Message, effort: Effort) -> Result<Vec<u8>, Da
         std::io::Write::write_all(&mut encoder, &raw)?;
         encoder.finish()
     };
-    compress().map_err(|error: std::io::Error| Damaged::new(format!("cannot be compressed: {error}")))
+    compress().map_err(|error: std::io::Error| Unwritable(format!("a value cannot be compressed: {error}")))
 }
 
 /// The message of a value. Total: any bytes give a message or an error, in bounded memory.

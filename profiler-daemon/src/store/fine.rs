@@ -71,7 +71,7 @@ impl Shared {
         }
         for (window, profile) in &view.in_memory {
             if window.overlaps(&reach) {
-                merger.profile().merge(&slice(profile, selector, range));
+                merger.add_profile(&slice(profile, selector, range), &Selector::default());
             }
             stretches.extend(window.intersection(&range));
         }

@@ -26,6 +26,7 @@ use self::disk::{Disk, Snapshot};
 pub use self::error::StoreError;
 pub use self::heat::Heat;
 use self::keeper::Keeper;
+pub use self::merge::MAX_BYTES as MAX_MERGED_BYTES;
 use self::merge::Merger;
 pub use self::summary::{ContainerRow, ProcessRow, Summary, containers, processes};
 use self::windows::Windows;
@@ -178,11 +179,14 @@ impl Store {
     /// Takes a sealed window; older ones go as [`StoreOptions`] says. Says whether it is where a
     /// crash cannot take it; if the disk does not take it now, it is kept in memory until it does.
     pub fn insert(&self, window: Window) -> bool {
-        if let Some(disk) = &self.shared.disk
-            && let Ok(bytes) = disk.insert(&window)
-        {
-            self.shared.taken.fetch_add(bytes, Ordering::Relaxed);
-            return true;
+        match self.shared.disk.as_ref().map(|disk| disk.insert(&window)) {
+            Some(Ok(bytes)) => {
+                self.shared.taken.fetch_add(bytes, Ordering::Relaxed);
+                return true;
+            }
+            // It never will be written, and has been counted.
+            Some(Err(StoreError::Unwritable { .. })) => return false,
+            Some(Err(_)) | None => {}
         }
         let bytes = window.profiles.iter().map(|profile| profile.memory_bytes() as u64).sum();
         self.shared.taken.fetch_add(bytes, Ordering::Relaxed);
@@ -259,6 +263,12 @@ impl Store {
         in_memory.or_else(|| {
             let (capture, profile) = self.shared.disk.as_ref()?.capture(id).ok().flatten()?;
             let StoredCapture { id, range, summary, about } = capture;
+            // Reading may leave rows out, as it does of windows.
+            let summary = if profile.loss == summary.loss {
+                summary
+            } else {
+                Summary::of(&profile, range, summary.covered)
+            };
             Some(Arc::new(CaptureResult { id, range, profile: Arc::new(profile), summary, about }))
         })
     }
@@ -347,7 +357,7 @@ impl Shared {
             longest = lengths.map(|header| header.range.length()).max().unwrap_or_default();
         }
         for (window, profile) in in_memory.iter().filter(|(window, _)| wanted(window)) {
-            merger.profile().merge_selected(profile, selector);
+            merger.add_profile(profile, selector);
             stretches.push(*window);
             longest = longest.max(window.length());
         }
@@ -444,7 +454,10 @@ impl Shared {
         loop {
             let _moving = self.moving.write().unwrap_or_else(PoisonError::into_inner);
             let Some(window) = self.lock().windows.first() else { return Ok(()) };
-            disk.insert(&window)?;
+            match disk.insert(&window) {
+                Ok(_) | Err(StoreError::Unwritable { .. }) => {}
+                Err(error) => return Err(error),
+            }
             // Nothing is inserted before the first, and only eviction could have removed it; then
             // the one behind it would go in its place.
             let mut memory = self.lock();
@@ -458,7 +471,10 @@ impl Shared {
     fn write_results(&self, disk: &Disk) -> Result<(), StoreError> {
         loop {
             let Some(result) = self.lock().results.first() else { return Ok(()) };
-            disk.put_capture(&result)?;
+            match disk.put_capture(&result) {
+                Ok(()) | Err(StoreError::Unwritable { .. }) => {}
+                Err(error) => return Err(error),
+            }
             self.lock().results.remove(&result.id);
         }
     }

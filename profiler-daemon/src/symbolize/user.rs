@@ -22,7 +22,7 @@ const PERF_MAP_BYTES: usize = 128 << 20;
 /// Most perf maps.
 const PERF_MAPS: usize = 256;
 /// Most functions inlined at one address that are shown.
-const MAX_INLINED: usize = 64;
+pub(super) const MAX_INLINED: usize = 64;
 
 const GONE: &str = "process gone before its maps were read";
 const NOT_READABLE: &str = "maps of the process not readable";

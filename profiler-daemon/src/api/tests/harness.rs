@@ -23,7 +23,7 @@ use crate::model::{
 use crate::store::{Store, StoreOptions};
 use crate::trigger::{self, Triggers};
 
-/// What the webhook wants to be shown.
+/// What the webhook and `/flamegraph` want to be shown.
 pub(super) const TOKEN: &str = "0123456789abcdef";
 
 /// A served API.
@@ -45,6 +45,7 @@ impl Server {
         Self::with_webhook(true).await
     }
 
+    /// With or without a token for the webhook and for flame graphs.
     pub(super) async fn with_webhook(webhook: bool) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let socket = directory.path().join("run/profiler.sock");
@@ -81,13 +82,14 @@ impl Server {
             host_without_target: false,
         };
         let triggers = Arc::new(Triggers::new(Arc::clone(&captures), Arc::clone(&bundles), options));
-        let token = TOKEN.parse().expect("a token");
+        let token: crate::config::Secret = TOKEN.parse().expect("a token");
         let services = Services {
             store: Arc::clone(&store),
             captures,
             windows: windows.clone(),
             host: Arc::new(host),
             bundles,
+            http_token: webhook.then(|| token.clone()),
             webhook: webhook.then_some(Webhook { token, triggers }),
             status: Arc::new(status),
             findings: Arc::new(vec![Finding {

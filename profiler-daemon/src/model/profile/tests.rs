@@ -31,6 +31,12 @@ fn microseconds_add_up_although_each_row_is_rounded() {
 }
 
 #[test]
+fn nobody_can_foresee_how_names_hash() {
+    let hash = || Set::<&str>::default().hasher().hash_one("main");
+    assert_ne!(hash(), hash());
+}
+
+#[test]
 fn merging_joins_equal_rows() {
     let mut all = profile(ProfileKind::OnCpu, &[("a", 10), ("b", 10)]);
     all.merge(&profile(ProfileKind::OnCpu, &[("b", 10), ("c", 10)]));

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rustc_hash::FxHashMap;
 
-use super::{Damaged, Effort, distributions, format, pack, unpack};
+use super::{Damaged, Effort, Unwritable, distributions, format, pack, unpack};
 use crate::model::{Activity, Distributions, Loss, ProfileKind, StackQuality, Stage, Value, Wait, WakerIds};
 
 /// Most that the records or nanoseconds of one value of rows can sum up to, so that sums of values
@@ -59,13 +59,19 @@ impl Table {
     }
 
     /// The table as a value.
-    pub(in crate::store) fn write(&self, segment: u64, effort: Effort) -> Result<Vec<u8>, Damaged> {
-        pack(&self.message(segment), effort)
+    pub(in crate::store) fn write(&self, segment: u64, effort: Effort) -> Result<Vec<u8>, Unwritable> {
+        pack(&self.message(segment, &self.sorted()), effort)
     }
 
-    pub(super) fn message(&self, segment: u64) -> format::Rows {
+    /// All rows in the order in which they are stored.
+    pub(super) fn sorted(&self) -> Vec<(&Row, &Value)> {
         let mut rows: Vec<(&Row, &Value)> = self.rows.iter().collect();
         rows.sort_unstable_by_key(|(row, _)| **row);
+        rows
+    }
+
+    /// Some of [`Self::sorted`] as a message, with what is known of all of them.
+    pub(super) fn message(&self, segment: u64, rows: &[(&Row, &Value)]) -> format::Rows {
         let unit_ns = rows.first().map_or(0, |(_, value)| value.ns / value.count.max(1));
         let mut message = format::Rows {
             kind: kind_number(self.kind),
@@ -161,6 +167,19 @@ fn waker_of(labels: Option<&u32>, stack: Option<&u32>) -> Result<Option<WakerIds
         (0, _) | (_, 0) => Err(Damaged::new("a waker has no labels or no stack")),
         (labels, stack) => Ok(Some(WakerIds { labels: labels - 1, stack: stack - 1 })),
     }
+}
+
+/// Refuses values whose sum is more than threads can spend.
+pub(super) fn check_total<'a>(values: impl Iterator<Item = &'a Value>) -> Result<(), Damaged> {
+    let mut total = Value::default();
+    for value in values {
+        total.count = total.count.saturating_add(value.count);
+        total.ns = total.ns.saturating_add(value.ns);
+    }
+    if total.count > MAX_TOTAL || total.ns > MAX_TOTAL {
+        return Err(Damaged::new("values are too large"));
+    }
+    Ok(())
 }
 
 pub(super) fn kind_number(kind: ProfileKind) -> u32 {

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::rows::kind_number;
-use super::{Damaged, Effort, Row, format, nanos, pack, time, unpack};
+use super::{Damaged, Effort, Row, Unwritable, format, nanos, pack, time, unpack};
 use crate::model::{ProfileKind, Span, Times};
 
 /// Most spans of one window.
@@ -30,7 +30,7 @@ pub(in crate::store) fn write_times(
     order: &[Row],
     kind: ProfileKind,
     segment: u64,
-) -> Result<Vec<u8>, Damaged> {
+) -> Result<Vec<u8>, Unwritable> {
     let mut rows: Vec<(&Row, &[Span])> =
         order.iter().enumerate().map(|(number, row)| (row, times.of_row(number))).collect();
     // As rows are stored.

@@ -66,7 +66,11 @@ impl Disk {
             if !go_on() {
                 return Ok(());
             }
-            self.roll(*level, windows)?;
+            match self.roll(*level, windows) {
+                // They stay as they are.
+                Ok(()) | Err(StoreError::Unwritable { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         for &segment in &plan.scattered {
             if !go_on() {

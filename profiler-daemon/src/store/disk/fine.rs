@@ -140,7 +140,7 @@ impl Snapshot {
             }
             merger.add(dictionary, &table)
         })?;
-        merger.profile().loss.merge(&loss);
+        loss.iter().for_each(|line| merger.lost(line.reason, line.count));
         Ok(())
     }
 

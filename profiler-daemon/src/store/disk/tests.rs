@@ -2,6 +2,7 @@
 
 mod damage;
 mod full;
+mod large;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -6,6 +6,10 @@ use blazesym::symbolize::source::Source;
 use blazesym::symbolize::{Input, Sym, Symbolized, Symbolizer};
 
 use super::Found;
+use crate::symbolize::user::MAX_INLINED;
+
+/// Longest path of a source file, bytes; the rest is cut off.
+const MAX_SOURCE: usize = 4096;
 
 /// A symbolizer that knows no file yet.
 pub(super) fn fresh(inlined: bool) -> Symbolizer {
@@ -32,8 +36,14 @@ pub(super) fn ask(blazesym: &Symbolizer, source: &Source<'_>, address: u64) -> O
 
 fn found(sym: &Sym<'_>) -> Found {
     let file = |info: Option<&blazesym::symbolize::CodeInfo<'_>>| {
-        info.map(|info| info.to_path().to_string_lossy().into_owned())
+        info.map(|info| {
+            let mut path = info.to_path().to_string_lossy().into_owned();
+            path.truncate(path.floor_char_boundary(MAX_SOURCE));
+            path
+        })
     };
+    // The outermost come first, and the innermost are the ones that are shown.
+    let surplus = sym.inlined.len().saturating_sub(MAX_INLINED);
     Found {
         name: sym.name.to_string(),
         address: sym.addr,
@@ -41,6 +51,7 @@ fn found(sym: &Sym<'_>) -> Found {
         inlined: sym
             .inlined
             .iter()
+            .skip(surplus)
             .map(|frame| (frame.name.to_string(), file(frame.code_info.as_ref())))
             .collect(),
     }
