@@ -186,6 +186,7 @@ mod tests {
             to: second(10),
             covered: Some(prost_types::Duration { seconds: 10, nanos: 0 }),
             frequency_hz: 99.0,
+            total_error: 2.0,
             open_from: second(5),
             resolution: Some(prost_types::Duration { seconds: 0, nanos: 1_000_000 }),
             ..ProfileSummary::default()
@@ -200,7 +201,7 @@ mod tests {
         let document: Value = serde_json::from_str(&as_json(&facts, &answer)).expect("JSON");
         let golden = json!({
             "summary": {
-                "kind": "on-cpu", "unit": "samples", "total": 4, "records": 4,
+                "kind": "on-cpu", "unit": "samples", "total": 4, "total_error": 2.0, "records": 4,
                 "from": "1970-01-01T00:00:00Z", "to": "1970-01-01T00:00:10Z", "covered_seconds": 10.0,
                 "open_from": "1970-01-01T00:00:05Z", "resolution_seconds": 0.001,
                 "frequency_hz": 99.0, "losses": [], "stacks": null,
