@@ -1,7 +1,8 @@
 //! Types and limits that both sides of the kernel line share: `no_std`, plain data only.
-#![cfg_attr(not(feature = "user"), no_std)]
+#![cfg_attr(not(any(feature = "user", test)), no_std)]
 #![forbid(unsafe_code)]
 
+pub mod clock;
 pub mod counters;
 pub mod layout;
 pub mod limits;

@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::limits::COMM_LEN;
 
 /// Version of this layout. A reader refuses records of another one.
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
 
 /// A hit of the on-CPU sampler.
 pub const KIND_ON_CPU: u8 = 1;
@@ -28,9 +28,18 @@ pub const KIND_EXIT: u8 = 6;
 /// it belongs to and `task_state` the first, `site` where the thread waited.
 pub const KIND_USER_STACK: u8 = 7;
 
+/// Who ended the blocked part of an off-CPU interval: the header and the frames are the waker's, and
+/// the record comes before the interval's own. `site` is the pid of the thread that was woken,
+/// `task_state` its tid, `preempted_ns` the start of its process as in [`Header::process_start_ns`],
+/// `sequence` the interval, `blocked_ns` its length so far.
+///
+/// The thread that ran is not the waker where an interrupt hit it: the kernel frames tell.
+pub const KIND_WAKER: u8 = 8;
+
 /// The kernel stack was cut at the kernel's own depth limit.
 pub const FLAG_KERNEL_TRUNCATED: u8 = 1 << 0;
-/// At least one user frame was found by following the frame pointer, for want of a table.
+/// At least one user frame was guessed: found by following the frame pointer, for want of a table, or
+/// by a register that the frames it called may have changed.
 pub const FLAG_USER_GUESSED: u8 = 1 << 1;
 /// The user stack could not be read at all; only the leaf address (or nothing) is there.
 pub const FLAG_USER_MISSING: u8 = 1 << 2;
@@ -108,8 +117,10 @@ pub struct Header {
     pub verdict: u8,
     /// Off-CPU: `SAMPLED_` and `STACK_` bits.
     pub sampled: u8,
+    /// Off-CPU: the clock looked at one thread in `1 << thread_share`.
+    pub thread_share: u8,
     /// Keeps the size a multiple of 8.
-    pub padding: [u8; 6],
+    pub padding: [u8; 5],
 }
 
 const _: () = assert!(size_of::<Header>() == 120 && align_of::<Header>() == 8);

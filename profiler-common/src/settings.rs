@@ -3,6 +3,8 @@
 #[cfg(feature = "user")]
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::clock::LEVELS;
+
 /// Everything passes: the filter is off.
 pub const FILTER_HOST: u32 = 0;
 /// Only processes in the process filter, or in a listed cgroup, pass.
@@ -24,8 +26,10 @@ pub struct Settings {
     pub filter: u32,
     /// Off-CPU: `bpf_ktime_get_ns` at which all probes were attached; no interval starts earlier.
     pub opened_ns: u64,
-    /// Off-CPU: shortest interval that is recorded, ns. 0 records every interval.
+    /// Off-CPU: shortest interval that sessions of the whole host record, ns. 0 records every interval.
     pub min_block_ns: u64,
+    /// Off-CPU: shortest interval that sessions record of the processes and cgroups in the filter, ns.
+    pub min_block_listed_ns: u64,
     /// On-CPU: nominal sampling period, ns. Off-CPU: period of the threads' clocks, ns, at most
     /// [`MAX_CLOCK_PERIOD_NS`]; 0 takes every interval.
     pub period_ns: u64,
@@ -39,8 +43,15 @@ pub struct Settings {
     pub sessions: u32,
     /// Off-CPU: 1 where `rseq:rseq_update` fires whenever a thread goes back to user mode.
     pub rseq: u32,
-    /// Keeps the size a multiple of 8.
-    pub padding: u32,
+    /// Off-CPU: 1 while a session wants to know who wakes its threads.
+    pub wakers: u32,
+    /// Off-CPU: the clocks look at one thread in `1 << thread_share`: those whose
+    /// [`crate::clock::level`] is at least this.
+    pub thread_share: u32,
+    /// Off-CPU: 1 once the share was smaller than the whole in this trace: `opened_by_level` holds.
+    pub thinned: u32,
+    /// Off-CPU: since when all switches of threads of a level have been seen, as `opened_ns`.
+    pub opened_by_level: [u64; LEVELS],
 }
 
 /// Longest period of the off-CPU clock, ns: the programs scale it in 64 bits.

@@ -18,8 +18,8 @@ pub const MAX_ROWS_PER_PAGE: u32 = 1 << 15;
 /// Most distinct rules of all tables together; a row has 16 bits for one.
 pub const MAX_RULES: u32 = 1 << 16;
 
-/// Most mappings of one process that are looked through.
-pub const MAX_MAPPINGS: u32 = 1 << 12;
+/// Most mappings of code of one process that are looked through.
+pub const MAX_MAPPINGS: u32 = 1 << 14;
 
 /// A row: the rule `rule` is in force from the address whose low 16 bits are `low` on.
 #[must_use]
@@ -57,6 +57,17 @@ pub mod cfa {
     pub const DEREF_SP: u8 = 6;
     /// `*(bp + low half of offset) + high half of offset`, halves signed.
     pub const DEREF_BP: u8 = 7;
+    /// This and the 15 kinds after it: `register + offset`, for the register of that number (DWARF's).
+    /// The interrupted registers are what is known of it: hand-written assembly keeps the frame's
+    /// address in whatever register is free.
+    pub const REGISTER: u8 = 32;
+    /// The last of them.
+    pub const LAST_REGISTER: u8 = REGISTER + 15;
+    /// This and the 15 kinds after it: `*(sp + 8 * register + low half of offset) + high half of offset`,
+    /// halves signed: behind an array whose length is in that register.
+    pub const INDEXED: u8 = REGISTER + 16;
+    /// The last of them.
+    pub const LAST_INDEXED: u8 = INDEXED + 15;
 }
 
 /// Where the caller's frame pointer is.
@@ -186,6 +197,7 @@ mod tests {
             Rule::NONE,
             Rule::END,
             Rule { cfa: cfa::SP, bp: bp::AT_CFA, bp_offset: -16, cfa_offset: 540_080 },
+            Rule { cfa: cfa::LAST_REGISTER, bp: bp::AT_CFA, bp_offset: -24, cfa_offset: -8 },
             Rule { cfa: cfa::DEREF_BP, bp: bp::AT_BP, bp_offset: i16::MIN, cfa_offset: i32::MIN },
         ] {
             assert_eq!(Rule::unpack(rule.pack()), rule);

@@ -4,13 +4,14 @@
 //! `cargo bench -p profiler-daemon --bench store`; `PROFILER_BENCH_HOURS` makes the day shorter.
 #![expect(clippy::expect_used, reason = "a bench ends where something does not work")]
 
+use std::collections::HashMap;
 use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use profiler_daemon::model::{
-    Activity, Frame, FrameKind, Labels, Module, Pid, Profile, ProfileKind, Selector, StackQuality, TimeRange,
-    Value, Window,
+    Activity, CgroupId, Extent, Frame, FrameKind, Labels, Measure, Module, MonoNs, Pid, ProcessId, Profile,
+    ProfileKind, Sample, Selector, StackFlags, StackQuality, Tid, TimeRange, Value, WalkEnd, Window,
 };
 use profiler_daemon::store::{Store, StoreOptions};
 
@@ -18,10 +19,13 @@ const PROCESSES: u64 = 300;
 const CONTAINERS: u64 = 60;
 const ROWS: u64 = 2000;
 const WINDOW: u64 = 10;
-/// Stacks that windows draw from: many often, more now and then, and some that are new.
+/// Stacks that windows draw from: some much hotter than others, more now and then, and a hundredth that
+/// are new.
 const HOT: u64 = 8_000;
 const RARE: u64 = 40_000;
 const PERIOD_NS: u64 = 10_101_010;
+/// Windows at the end whose times have not been rolled up yet.
+const TIMED: u64 = 3600 / WINDOW + 12;
 /// 2026-01-01, so that an hour begins with it.
 const START: u64 = 1_767_225_600;
 
@@ -43,7 +47,7 @@ fn main() {
     let windows = hours * 3600 / WINDOW;
     let mut most = 0;
     for window in 0..windows {
-        let window = host.window(window, &mut dice);
+        let window = host.window(window, windows - window <= TIMED, &mut dice);
         forget_peak();
         let began = Instant::now();
         assert!(store.insert(window), "not written");
@@ -70,8 +74,11 @@ fn main() {
     let end = START + windows * WINDOW;
     let hour = |back: u64| range(end - (back + 1) * 3600, end - back * 3600);
     let all = range(START, end);
-    let questions: [(&str, usize, &str, Vec<TimeRange>); 4] = [
+    let at = |ms: u64| range(end - 100, end).from + Duration::from_millis(ms);
+    let burst = TimeRange { from: at(200), to: at(400) };
+    let questions: [(&str, usize, &str, Vec<TimeRange>); 5] = [
         ("last 5 min of one process", 100, r#"pid="1007""#, vec![range(end - 300, end)]),
+        ("200 ms of all", 100, "", vec![burst]),
         ("24 h of one container", 10, r#"cgroup="/kubepods/pod7""#, vec![all]),
         ("24 h of all", 10, "", vec![all]),
         ("two hours to compare", 10, "", vec![hour(0), hour(hours.min(12) - 1)]),
@@ -99,6 +106,10 @@ fn main() {
             mib(resident_peak().saturating_sub(before)),
         );
     }
+    let began = Instant::now();
+    let cell = Duration::from_millis(20);
+    let heat = store.heat(ProfileKind::OnCpu, &Selector::default(), range(end - 900, end), cell).values();
+    println!("heat map of 15 min: {}, {} samples", millis(began.elapsed()), heat.iter().sum::<u64>());
 }
 
 /// What runs on the synthetic host.
@@ -147,33 +158,80 @@ impl Host {
         Self { labels: labels.collect(), frames, stacks }
     }
 
-    fn window(&self, number: u64, dice: &mut Dice) -> Window {
-        let mut profile = Profile::new(ProfileKind::OnCpu);
-        let mut records = 0;
-        for _ in 0..ROWS {
-            let fresh;
-            let (stack, number) = match dice.below(100) {
-                0 => {
-                    fresh = stack(&self.frames, dice);
-                    (&fresh, dice.below(PROCESSES))
-                }
-                1..=24 => self.known(HOT + dice.below(RARE)),
-                // The smaller of two throws: some are much hotter than others.
-                _ => self.known(dice.below(HOT).min(dice.below(HOT))),
-            };
-            let labels = &self.labels[(number % PROCESSES) as usize];
-            let count = 1 + dice.below(4) * dice.below(4);
-            records += count;
-            profile.add_row(labels, Activity::OnCpu, stack, Value { count, ns: count * PERIOD_NS });
-        }
-        profile.quality.merge(&StackQuality { records, complete: records, ..StackQuality::default() });
+    /// A window; `timed` ones keep when each record came, as all do until they are rolled up.
+    fn window(&self, number: u64, timed: bool, dice: &mut Dice) -> Window {
         let from = START + number * WINDOW;
-        Window { range: range(from, from + WINDOW), profiles: vec![Arc::new(profile)] }
+        let range = range(from, from + WINDOW);
+        // Records until so many distinct stacks have been seen.
+        let mut seen: HashMap<u64, u64> = HashMap::new();
+        while seen.len() < (ROWS - ROWS / 100) as usize {
+            let stack = if dice.below(10) == 0 { HOT + dice.below(RARE) } else { dice.zipf(HOT) };
+            *seen.entry(stack).or_default() += 1;
+        }
+        let mut profile = match timed {
+            true => Profile::with_times(ProfileKind::OnCpu, range.from),
+            false => Profile::new(ProfileKind::OnCpu),
+        };
+        let mut rows: Vec<(u64, u64)> = seen.into_iter().collect();
+        rows.sort_unstable();
+        for (stack, count) in rows {
+            // A stack belongs to one process.
+            self.add(&mut profile, &self.stacks[stack as usize], stack % PROCESSES, number, count, dice);
+        }
+        for _ in 0..ROWS / 100 {
+            let stack = stack(&self.frames, dice);
+            self.add(&mut profile, &stack, dice.below(PROCESSES), number, 1, dice);
+        }
+        if !timed {
+            let records = profile.total().count;
+            profile.quality.merge(&StackQuality { records, complete: records, ..StackQuality::default() });
+        }
+        Window { range, profiles: vec![Arc::new(profile)] }
     }
 
-    /// A stack belongs to one process.
-    fn known(&self, number: u64) -> (&Vec<Arc<Frame>>, u64) {
-        (&self.stacks[number as usize], number)
+    fn add(
+        &self,
+        profile: &mut Profile,
+        stack: &[Arc<Frame>],
+        process: u64,
+        window: u64,
+        count: u64,
+        dice: &mut Dice,
+    ) {
+        let labels = self.labels(process, window);
+        let Some(times) = profile.times() else {
+            let value = Value::exact(count, count * PERIOD_NS);
+            profile.add_row(&labels, Activity::OnCpu, stack, value);
+            return;
+        };
+        let origin = times.origin();
+        let measure = Measure::OnCpu { period_ns: PERIOD_NS };
+        let sample = Sample {
+            time: MonoNs(0),
+            process: ProcessId { pid: labels.pid, start_ticks: 1 },
+            tid: Tid(labels.pid.0),
+            cgroup: CgroupId(1),
+            labels,
+            stack: stack.into(),
+            flags: StackFlags { walk: WalkEnd::Complete, ..StackFlags::default() },
+            measure,
+            waker: None,
+        };
+        for _ in 0..count {
+            let at = origin + Duration::from_millis(dice.below(WINDOW * 1000));
+            let rows = profile.add_when(&sample, Some(&Extent::of(measure, at)), usize::MAX);
+            assert!(rows.is_some(), "there is room");
+        }
+    }
+
+    /// Who a process is now: every fifth is replaced by another one every ten minutes.
+    fn labels(&self, process: u64, window: u64) -> Arc<Labels> {
+        let labels = &self.labels[process as usize];
+        if !process.is_multiple_of(5) {
+            return Arc::clone(labels);
+        }
+        let generation = window / (600 / WINDOW);
+        Arc::new(Labels { pid: Pid(labels.pid.0 + (generation * PROCESSES) as u32), ..Labels::clone(labels) })
     }
 }
 
@@ -194,6 +252,12 @@ fn stack(frames: &[Arc<Frame>], dice: &mut Dice) -> Vec<Arc<Frame>> {
 struct Dice(u64);
 
 impl Dice {
+    /// Below `limit`, and `n` twice as often as `2 * n`.
+    fn zipf(&mut self, limit: u64) -> u64 {
+        let throw = self.below(1 << 32) as f64 / (1_u64 << 32) as f64;
+        ((limit as f64).powf(throw) as u64).saturating_sub(1)
+    }
+
     fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

@@ -5,17 +5,17 @@ mod join;
 use profiler_common::record::{
     FLAG_KERNEL_MISSING, FLAG_KERNEL_THREAD, FLAG_KERNEL_TRUNCATED, FLAG_USER_GUESSED, FLAG_USER_MISSING,
     Header, KIND_EXEC, KIND_EXIT, KIND_FORK, KIND_OFF_CPU, KIND_ON_CPU, KIND_STILL_OFF_CPU, KIND_USER_STACK,
-    SAMPLED_BY_CLOCK, SAMPLED_BY_SESSION, STACK_APART, STACK_FOLLOWS, VERSION,
+    KIND_WAKER, SAMPLED_BY_CLOCK, SAMPLED_BY_SESSION, STACK_APART, STACK_FOLLOWS, VERSION,
 };
 use profiler_common::settings::CLOCK_TICK_NS;
 use profiler_common::unwind::verdict;
 use zerocopy::FromBytes;
 
-pub use join::{Half, Join, UserStack};
+pub use join::{Half, Join, UserStack, Woken};
 
 use crate::model::{
-    CgroupId, Clock, Comm, Measure, MonoNs, Pid, ProcessChange, ProcessEvent, ProcessId, ProfileKind,
-    RawSample, Sampled, StackFlags, StopReason, TaskState, Tid, Wait, WalkEnd,
+    CgroupId, Clock, Comm, Measure, MonoNs, Pid, ProcessChange, ProcessEvent, ProcessId, RawSample, RawWaker,
+    Sampled, StackFlags, StopReason, TaskState, Tid, Wait, WalkEnd,
 };
 
 /// Why bytes are not a record.
@@ -50,6 +50,8 @@ pub enum Record {
     Half(Box<Half>),
     /// Such a user stack.
     UserStack(Box<UserStack>),
+    /// Who ended the wait of an interval that is still to come.
+    Woken(Box<Woken>),
     /// Something happened to a process.
     Event(ProcessEvent),
 }
@@ -72,6 +74,7 @@ pub fn record(bytes: &[u8]) -> Result<Record, Refused> {
         KIND_EXEC => event(ProcessChange::Exec(process)),
         KIND_EXIT => event(ProcessChange::Exit(process)),
         KIND_USER_STACK => user_stack(&header, process, rest).map(|stack| Record::UserStack(Box::new(stack))),
+        KIND_WAKER => woken(&header, process, rest).map(|woken| Record::Woken(Box::new(woken))),
         _ => {
             let sample = sample(&header, process, rest)?;
             if header.sampled & STACK_APART == 0 {
@@ -97,11 +100,43 @@ fn user_stack(header: &Header, process: ProcessId, rest: &[u8]) -> Result<UserSt
     })
 }
 
+fn woken(header: &Header, process: ProcessId, rest: &[u8]) -> Result<Woken, Refused> {
+    let (user, rest) = frames(rest, header.user_frames.into())?;
+    let (kernel, _) = frames(rest, header.kernel_frames.into())?;
+    Ok(Woken {
+        // In such records these fields name the thread that was woken.
+        process: ProcessId { pid: Pid(header.site), start_ticks: header.preempted_ns / CLOCK_TICK_NS },
+        tid: Tid(header.task_state),
+        sequence: header.sequence,
+        waker: RawWaker {
+            time: MonoNs(header.time_ns),
+            process,
+            tid: Tid(header.tid),
+            comm: Comm(header.comm),
+            kernel,
+            user,
+            flags: stack_flags(header),
+        },
+    })
+}
+
+fn stack_flags(header: &Header) -> StackFlags {
+    let flag = |bits: u8| header.flags & bits != 0;
+    StackFlags {
+        walk: walk_end(header.verdict),
+        guessed: flag(FLAG_USER_GUESSED),
+        kernel_truncated: flag(FLAG_KERNEL_TRUNCATED),
+        user_missing: flag(FLAG_USER_MISSING),
+        kernel_missing: flag(FLAG_KERNEL_MISSING),
+        kernel_thread: flag(FLAG_KERNEL_THREAD),
+        borrowed: false,
+    }
+}
+
 fn sample(header: &Header, process: ProcessId, rest: &[u8]) -> Result<RawSample, Refused> {
     let measure = measure(header)?;
     let (user, rest) = frames(rest, header.user_frames.into())?;
     let (kernel, _) = frames(rest, header.kernel_frames.into())?;
-    let flag = |bits: u8| header.flags & bits != 0;
     Ok(RawSample {
         time: MonoNs(header.time_ns),
         process,
@@ -111,16 +146,9 @@ fn sample(header: &Header, process: ProcessId, rest: &[u8]) -> Result<RawSample,
         cgroup: CgroupId(header.cgroup_id),
         kernel,
         user,
-        flags: StackFlags {
-            walk: walk_end(header.verdict),
-            guessed: flag(FLAG_USER_GUESSED),
-            kernel_truncated: flag(FLAG_KERNEL_TRUNCATED),
-            user_missing: flag(FLAG_USER_MISSING),
-            kernel_missing: flag(FLAG_KERNEL_MISSING),
-            kernel_thread: flag(FLAG_KERNEL_THREAD),
-            borrowed: false,
-        },
+        flags: stack_flags(header),
         measure,
+        waker: None,
     })
 }
 
@@ -138,21 +166,13 @@ fn walk_end(bits: u8) -> WalkEnd {
     }
 }
 
-/// The kind of profile a record of this measure belongs to.
-#[must_use]
-pub fn kind(measure: &Measure) -> ProfileKind {
-    match measure {
-        Measure::OnCpu { .. } => ProfileKind::OnCpu,
-        Measure::OffCpu { .. } => ProfileKind::OffCpu,
-    }
-}
-
 fn measure(header: &Header) -> Result<Measure, Refused> {
     match header.kind {
         KIND_ON_CPU => Ok(Measure::OnCpu { period_ns: header.period_ns }),
         KIND_OFF_CPU | KIND_STILL_OFF_CPU => {
             let state = TaskState::from_bits(header.task_state);
-            let clock = Clock { period_ns: header.period_ns, ticks: header.ticks };
+            let clock =
+                Clock { period_ns: header.period_ns, ticks: header.ticks, thread_share: header.thread_share };
             Ok(Measure::OffCpu {
                 blocked_ns: header.blocked_ns,
                 run_queue_ns: header.run_queue_ns,
@@ -227,6 +247,7 @@ mod tests {
             sequence: 9,
             ticks: [2, 0, 1],
             period_ns: 40,
+            thread_share: 2,
             sampled: SAMPLED_BY_CLOCK | STACK_APART | STACK_FOLLOWS,
             site: 77,
             ..Header::default()
@@ -234,7 +255,7 @@ mod tests {
         let Ok(Record::Half(half)) = record(&bytes(interval, &[])) else { panic!("not a half") };
         assert!(half.follows && half.site == 77 && half.sequence == 9);
         let Measure::OffCpu { sampled, .. } = half.sample.measure else { panic!("not off-CPU") };
-        let by_clock = Some(Clock { period_ns: 40, ticks: [2, 0, 1] });
+        let by_clock = Some(Clock { period_ns: 40, ticks: [2, 0, 1], thread_share: 2 });
         assert_eq!(sampled, Sampled { by_session: false, by_clock });
         let stack = Header {
             kind: KIND_USER_STACK,
@@ -247,6 +268,30 @@ mod tests {
         };
         let Ok(Record::UserStack(stack)) = record(&bytes(stack, &[5])) else { panic!("not a stack") };
         assert_eq!((&*stack.user, stack.sequences, stack.walk), (&[5][..], 7..=9, WalkEnd::Complete));
+    }
+
+    #[test]
+    fn a_waker_names_both_threads() {
+        let header = Header {
+            kind: KIND_WAKER,
+            version: VERSION,
+            pid: 5,
+            tid: 6,
+            process_start_ns: 7 * CLOCK_TICK_NS,
+            site: 8,
+            task_state: 9,
+            preempted_ns: 10 * CLOCK_TICK_NS,
+            sequence: 11,
+            user_frames: 1,
+            kernel_frames: 2,
+            ..Header::default()
+        };
+        let Ok(Record::Woken(woken)) = record(&bytes(header, &[1, 2, 3])) else { panic!("nobody woken") };
+        let process = |pid, start_ticks| ProcessId { pid: Pid(pid), start_ticks };
+        assert_eq!((woken.process, woken.tid, woken.sequence), (process(8, 10), Tid(9), 11));
+        let waker = woken.waker;
+        assert_eq!((waker.process, waker.tid), (process(5, 7), Tid(6)));
+        assert_eq!((&*waker.user, &*waker.kernel), (&[1][..], &[2, 3][..]));
     }
 
     #[test]

@@ -14,11 +14,6 @@ use profiler_daemon::config::{Config, LogFormat};
 use profiler_daemon::symbolize;
 use profiler_daemon::telemetry::{self, LogOptions};
 
-/// Gives back to the system what a burst took: tables of a large program, debug information. The C
-/// library's allocator kept half of that for good.
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     match arguments.next() {
@@ -51,6 +46,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         Command::Check(args) => check(args, &cli.global),
         // Those that ask a daemon.
         Command::Flamegraph(args) => ask(&cli.global, client::flamegraph(args)),
+        Command::Heatmap(args) => ask(&cli.global, client::heatmap(args)),
         Command::Top(args) => ask(&cli.global, client::top(args)),
         Command::List(args) => ask(&cli.global, client::list(args)),
         Command::Diff(args) => ask(&cli.global, client::diff(args)),

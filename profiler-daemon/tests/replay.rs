@@ -9,7 +9,7 @@ use profiler_common::record::{
 };
 use profiler_common::settings::CLOCK_TICK_NS;
 use profiler_daemon::model::{
-    ClockAnchor, MonoNs, Pid, Profile, ProfileKind, RawBatch, Stage, Target, TimeRange,
+    ClockAnchor, Detail, MonoNs, Pid, Profile, ProfileKind, RawBatch, Stage, Target, TimeRange,
 };
 use profiler_daemon::render::{About, Format};
 use profiler_daemon::{aggregate, decode, procs, render, symbolize};
@@ -80,12 +80,13 @@ async fn replay(kind: ProfileKind, batches: Vec<RawBatch>) -> Profile {
     let options = aggregate::Options { window: None, ..aggregate::Options::default() };
     let (sessions, run) = aggregate::start(options, anchor, named_in, windows);
     let running = tokio::spawn(run);
-    let profile = sessions.open(SESSION, kind, Target::Host, MonoNs(0), 0).await.expect("running");
+    let profile =
+        sessions.open(SESSION, kind, Target::Host, MonoNs(0), Detail::default()).await.expect("running");
     for batch in batches {
         raw.send(batch).await.expect("running");
     }
     drop(raw);
-    let profile = profile.await.expect("a profile");
+    let profile = profile.profile.await.expect("a profile");
     running.await.expect("no panic");
     tokio::task::spawn_blocking(|| symbolizer.join()).await.expect("no panic").expect("no panic");
     profile

@@ -41,7 +41,7 @@ fn profile(kind: ProfileKind, number: u64) -> Profile {
             ProfileKind::OnCpu => Activity::OnCpu,
             _ => Activity::Blocked(Wait::Other),
         };
-        let value = Value { count: 1 + (number + row) % 7, ns: 1000 * number + row };
+        let value = Value::exact(1 + (number + row) % 7, 1000 * number + row);
         profile.add_row(&labels, activity, &[Arc::new(frame)], value);
         profile.quality.merge(&StackQuality { records: value.count, ..StackQuality::default() });
     }

@@ -17,9 +17,7 @@ use oracle::{Tally, check_numbers, readelf_rows};
 use profiler_daemon::unwind::{Table, build_from_file};
 
 /// Largest share of rows that may lack a rule because it cannot be expressed.
-const LIMIT: f64 = 0.02;
-/// The same for libc, whose one signal frame and one PLT are expressed.
-const LIBC_LIMIT: f64 = 0.001;
+const LIMIT: f64 = 0.001;
 
 fn table(path: &Path) -> Table {
     build_from_file(&File::open(path).unwrap()).unwrap()
@@ -62,7 +60,7 @@ fn judge(path: &Path, oracle: &str, tally: &Tally, limit: f64) {
 
 #[test]
 fn libc_agrees() {
-    compare(&library(&["libc.so.6"]).unwrap(), LIBC_LIMIT);
+    compare(&library(&["libc.so.6"]).unwrap(), LIMIT);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The off-CPU clock of a thread: it runs while the thread is off the CPU and ticks once a period.
 
+pub use profiler_common::clock::tick;
+use profiler_common::clock::{self, LEVELS};
 use profiler_common::settings::Settings;
 
 use crate::arch::Registers;
@@ -10,22 +12,6 @@ use crate::task::{self, Task};
 const CAUTION: u64 = 3;
 /// Multiplies to a hash in the upper bits (Fibonacci hashing).
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// The ticks in so much off-CPU time; moves the clock on.
-#[inline(always)]
-pub fn tick(left_ns: &mut u64, ns: u64, period_ns: u64) -> u32 {
-    if period_ns == 0 {
-        return 0;
-    }
-    if ns < *left_ns {
-        *left_ns -= ns;
-        return 0;
-    }
-    let over = ns - *left_ns;
-    let more = over / period_ns;
-    *left_ns = period_ns - (over - more * period_ns);
-    more as u32 + 1
-}
 
 /// Brings a thread's clock to the period in force. What is left until its next tick is scaled, so
 /// that the phases of all threads stay evenly spread.
@@ -47,29 +33,44 @@ pub fn left(state: &ThreadState, settings: &Settings, task: Task) -> u64 {
     if old == 0 {
         return phase(settings, task);
     }
-    // Both are below 2^36, see MAX_CLOCK_PERIOD_NS.
-    let scaled = state.left_ns * (new >> 8) / (old >> 8).max(1);
-    if scaled > new {
-        new
-    } else if scaled == 0 {
-        1
-    } else {
-        scaled
-    }
+    clock::rescale(state.left_ns, old, new)
 }
 
 /// Where a thread's clock stands when it is first seen: at random, but the same for all that ask.
 #[inline(always)]
 pub fn phase(settings: &Settings, task: Task) -> u64 {
-    if settings.period_ns == 0 {
-        return 0;
+    clock::phase(drawn(settings, task), settings.period_ns)
+}
+
+#[inline(always)]
+fn drawn(settings: &Settings, task: Task) -> u64 {
+    clock::draw(task::start_time(task), task::tid(task), settings.opened_ns)
+}
+
+/// Whether a thread is looked at.
+pub struct Draw {
+    /// Since when all its switches have been seen, ns: states of another time are stale.
+    pub opened_ns: u64,
+    /// Its clock counts: it is among the share of threads that is taken.
+    pub clocked: bool,
+    /// Its switches are followed. Sessions want all: a thread may be theirs.
+    pub tracked: bool,
+}
+
+/// Draws a thread. First of all, since it is cheap: most threads may not be wanted.
+#[inline(always)]
+pub fn draw(settings: &Settings, task: Task) -> Draw {
+    let clocks = settings.clock != 0;
+    if settings.thinned == 0 {
+        return Draw { opened_ns: settings.opened_ns, clocked: clocks, tracked: true };
     }
-    let seed = task::start_time(task) ^ settings.opened_ns.rotate_left(32) ^ u64::from(task::tid(task)) << 40;
-    // The finalizer of splitmix64.
-    let mut bits = seed.wrapping_add(GOLDEN);
-    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (bits ^ (bits >> 31)) % settings.period_ns + 1
+    let level = clock::level(drawn(settings, task));
+    let clocked = clocks && level >= settings.thread_share;
+    // SAFETY: masked to the array.
+    let opened_ns = unsafe {
+        (&raw const settings.opened_by_level).cast::<u64>().add(level as usize & (LEVELS - 1)).read()
+    };
+    Draw { opened_ns, clocked, tracked: clocked || settings.sessions != 0 }
 }
 
 /// Names the place in user space from which a thread went to sleep: a hash of its instruction and

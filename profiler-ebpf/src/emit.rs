@@ -40,12 +40,13 @@ pub fn describe(header: &mut Header, kind: u8, task: Task) {
     header.site = 0;
     header.verdict = 0;
     header.sampled = 0;
-    header.padding = [0; 6];
+    header.thread_share = 0;
+    header.padding = [0; 5];
 }
 
-/// Writes the header and `frame_bytes` of frames. `false`, and a count, where the ring is full.
+/// Writes the header and `frame_bytes` of frames, and counts whether the ring had room.
 #[inline(always)]
-pub fn send(ring: &RingBuf, scratch: *mut Scratch, frame_bytes: u64, sent: Counter, lost: Counter) -> bool {
+pub fn send(ring: &RingBuf, scratch: *mut Scratch, frame_bytes: u64, sent: Counter, lost: Counter) {
     let bytes = size_of::<Header>() as u64 + frame_bytes.min(MAX_FRAME_BYTES);
     // A wake-up for each record would make the profiler measure itself: the reader comes by on a
     // timer and is only woken when the ring is half full.
@@ -54,7 +55,6 @@ pub fn send(ring: &RingBuf, scratch: *mut Scratch, frame_bytes: u64, sent: Count
     // SAFETY: the scratch is a map value of at least `bytes` bytes.
     let result = unsafe { bpf_ringbuf_output((&raw const *ring) as *mut _, scratch.cast(), bytes, flags) };
     count(if result == 0 { sent } else { lost }, 1);
-    result == 0
 }
 
 /// Adds to a counter of this CPU.

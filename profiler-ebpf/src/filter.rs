@@ -15,12 +15,18 @@ pub fn open(sampler: u32) -> Option<&'static Settings> {
 /// Whether a sampler records this thread. The idle tasks never pass.
 #[inline(always)]
 pub fn passes(settings: &Settings, sampler: u32, task: Task) -> bool {
-    if task::tid(task) == 0 || (settings.skip_kernel_threads != 0 && task::is_kernel_thread(task)) {
-        return false;
-    }
-    if settings.filter == FILTER_HOST {
-        return true;
-    }
+    considered(settings, task) && (settings.filter == FILTER_HOST || listed(settings, sampler, task))
+}
+
+/// Whether the thread is of a kind that is recorded at all.
+#[inline(always)]
+pub fn considered(settings: &Settings, task: Task) -> bool {
+    task::tid(task) != 0 && (settings.skip_kernel_threads == 0 || !task::is_kernel_thread(task))
+}
+
+/// Whether the thread's process, or its cgroup or one above it, is listed.
+#[inline(always)]
+pub fn listed(settings: &Settings, sampler: u32, task: Task) -> bool {
     process_passes(sampler, task) || (settings.cgroups != 0 && cgroup_passes(sampler, task))
 }
 

@@ -1,4 +1,4 @@
-//! Followed processes: children join the filter before they run, commands when they exec.
+//! Followed processes: children join the filter before they run, commands when they exec; the dead leave it.
 
 use aya_ebpf::programs::BtfTracePointContext;
 use aya_log_ebpf::warn;
@@ -28,6 +28,23 @@ pub fn fork(ctx: &BtfTracePointContext) {
         emit::count(Counter::FilterFull, 1);
         // The one place that is rare enough for a log line: never in a sampling path.
         warn!(ctx, "pid {} is not recorded: the process filter is full", child_tgid);
+    }
+}
+
+/// `sched_process_free(struct task_struct *p)`: nothing of the thread is left to record.
+#[inline(always)]
+pub fn free(ctx: &BtfTracePointContext) {
+    let task: Task = ctx.arg(0);
+    let pid = task::tid(task);
+    // The leader is freed last.
+    if pid != task::tgid(task) {
+        return;
+    }
+    // SAFETY: the entry is only read.
+    let Some(entry) = (unsafe { FILTER_PIDS.get(pid) }) else { return };
+    if entry.follow != 0 && entry.start_ticks == task::process_start(task) / CLOCK_TICK_NS {
+        // Not there is as good as removed.
+        let _ = FILTER_PIDS.remove(pid);
     }
 }
 

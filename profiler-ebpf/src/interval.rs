@@ -6,8 +6,9 @@ use profiler_common::counters::Counter;
 use profiler_common::limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES};
 use profiler_common::record::{
     FLAG_KERNEL_MISSING, FLAG_KERNEL_THREAD, FLAG_KERNEL_TRUNCATED, FLAG_STARTED_BEFORE, FLAG_USER_MISSING,
-    SAMPLED_BY_CLOCK,
+    KIND_STILL_OFF_CPU, SAMPLED_BY_CLOCK,
 };
+use profiler_common::settings::Settings;
 
 use crate::clock;
 use crate::emit;
@@ -31,12 +32,14 @@ pub struct Interval {
     pub flags: u8,
     /// `SAMPLED_` and `STACK_` bits.
     pub sampled: u8,
+    /// One thread in `1 << thread_share` is looked at.
+    pub thread_share: u8,
 }
 
 impl Interval {
     /// Splits the time since switch-out.
     #[inline(always)]
-    pub fn of(state: &ThreadState, now: u64) -> Self {
+    pub fn of(state: &ThreadState, settings: &Settings, now: u64) -> Self {
         let total = now.saturating_sub(state.out_ns);
         let mut interval = Self {
             blocked_ns: 0,
@@ -49,6 +52,7 @@ impl Interval {
             site: state.site,
             flags: state.flags,
             sampled: 0,
+            thread_share: settings.thread_share as u8,
         };
         if state.preempted != 0 {
             interval.preempted_ns = total;
@@ -75,6 +79,7 @@ impl Interval {
             site: 0,
             flags: FLAG_STARTED_BEFORE,
             sampled: 0,
+            thread_share: 0,
         }
     }
 
@@ -119,6 +124,7 @@ pub fn record(
     header.ticks = interval.ticks;
     header.site = interval.site;
     header.sampled = interval.sampled;
+    header.thread_share = interval.thread_share;
     header.flags |= interval.flags;
 
     let mut user_bytes = 0;
@@ -162,10 +168,14 @@ pub fn record(
     if !still() {
         return;
     }
+    // The sweep has counters of its own: a switch may interrupt it. And what it writes comes once a
+    // window whatever the period is, so the budget of samples is none of its business.
+    if kind == KIND_STILL_OFF_CPU {
+        emit::send(&OFF_CPU_RING, scratch, bytes, Counter::SweptIntervals, Counter::SweptRingFull);
+        return;
+    }
     if interval.sampled & SAMPLED_BY_CLOCK != 0 {
         emit::count(Counter::OffCpuTicked, 1);
     }
-    if !emit::send(&OFF_CPU_RING, scratch, bytes, Counter::OffCpuIntervals, Counter::OffCpuRingFull) {
-        emit::count(Counter::OffCpuRingFullNs, interval.total_ns());
-    }
+    emit::send(&OFF_CPU_RING, scratch, bytes, Counter::OffCpuIntervals, Counter::OffCpuRingFull);
 }

@@ -18,6 +18,7 @@ mod rules;
 mod sweep;
 mod task;
 mod user_stack;
+mod waker;
 mod walk;
 mod window;
 
@@ -45,6 +46,13 @@ pub fn off_cpu_wakeup(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// A thread is about to be woken by the one that runs here.
+#[btf_tracepoint(function = "sched_waking")]
+pub fn off_cpu_waking(ctx: BtfTracePointContext) -> i32 {
+    waker::waking(&ctx);
+    0
+}
+
 /// A thread that was off the CPU goes back to user mode.
 #[btf_tracepoint(function = "rseq_update")]
 pub fn off_cpu_rseq(ctx: BtfTracePointContext) -> i32 {
@@ -63,6 +71,13 @@ pub fn follow_fork(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn follow_exec(ctx: BtfTracePointContext) -> i32 {
     follow::exec(&ctx);
+    0
+}
+
+/// A thread is gone for good: dead processes leave the filter.
+#[btf_tracepoint(function = "sched_process_free")]
+pub fn follow_free(ctx: BtfTracePointContext) -> i32 {
+    follow::free(&ctx);
     0
 }
 

@@ -57,13 +57,15 @@ pub(crate) use kernel;
 #[map]
 pub static SETTINGS: Array<Settings> = Array::with_max_entries(2, 0);
 
+// Hash maps have room for all entries from the start: before 6.1 perf_event programs may use no others.
+
 /// Processes that pass a filter, by process id.
 #[map]
-pub static FILTER_PIDS: HashMap<u32, FilterEntry> = HashMap::with_max_entries(MAX_FILTER_PIDS, 1);
+pub static FILTER_PIDS: HashMap<u32, FilterEntry> = HashMap::with_max_entries(MAX_FILTER_PIDS, 0);
 
 /// Cgroups that pass a filter, by cgroup id; the value is the bit set of samplers.
 #[map]
-pub static FILTER_CGROUPS: HashMap<u64, u32> = HashMap::with_max_entries(MAX_FILTER_CGROUPS, 1);
+pub static FILTER_CGROUPS: HashMap<u64, u32> = HashMap::with_max_entries(MAX_FILTER_CGROUPS, 0);
 
 /// What was seen and what was lost, by `Counter`.
 #[map]
@@ -109,7 +111,7 @@ pub static ROWS: Array<[u32; ROWS_PER_CHUNK]> = Array::with_max_entries(1, MMAPA
 #[map]
 pub static RULES: Array<u64> = Array::with_max_entries(MAX_RULES, MMAPABLE);
 
-// One cache for each CPU and kind of program. Values of per-CPU arrays are limited to 32 KiB, so
+// One cache for each CPU and kind of program; programs that cannot interrupt each other share one. Values of per-CPU arrays are limited to 32 KiB, so
 // these are plain arrays, indexed by CPU.
 #[map]
 pub static ON_CPU_CACHE: Array<Cache> = Array::with_max_entries(1, 0);
@@ -148,7 +150,7 @@ pub const SITES: usize = 8;
 /// reused thread id, exec or exit can confuse two threads.
 #[repr(C)]
 pub struct ThreadState {
-    /// `Settings::opened_ns` of the trace this state belongs to; others are stale.
+    /// `Draw::opened_ns` of the trace this state belongs to; others are stale.
     pub epoch: u64,
     /// Switch-out, ns; 0 while on the CPU.
     pub out_ns: u64,

@@ -6,7 +6,6 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::BPF_F_USER_STACK;
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::helpers::generated::bpf_get_stack;
-use aya_ebpf::programs::PerfEventContext;
 use profiler_common::counters::Counter;
 use profiler_common::limits::MAX_USER_FRAMES;
 
@@ -52,15 +51,40 @@ pub fn plain_steps(slot: u32) -> u32 {
     unsafe { walk::steps::<false>(plain, null_mut()) }
 }
 
+/// Where times and frames of a kind of walk are counted.
+pub struct Counters {
+    table: [Counter; 2],
+    pointer: [Counter; 2],
+}
+
+/// Of walks where a thread is hit on the CPU.
+pub const ON_CPU: Counters = Counters {
+    table: [Counter::TableWalkNs, Counter::TableWalkFrames],
+    pointer: [Counter::PointerWalkNs, Counter::PointerWalkFrames],
+};
+
+/// Of walks where a thread leaves the CPU, or comes back.
+pub const OFF_CPU: Counters = Counters {
+    table: [Counter::OffCpuTableWalkNs, Counter::OffCpuTableWalkFrames],
+    pointer: [Counter::OffCpuPointerWalkNs, Counter::OffCpuPointerWalkFrames],
+};
+
 /// Runs a walk and, in a measuring run, the kernel's own beside it, and counts the time of each.
+/// `slot` tells kinds of program apart.
 #[inline(always)]
-pub fn timed(ctx: &PerfEventContext, scratch: *mut Scratch, run: impl FnOnce()) {
+pub fn timed(
+    ctx: &impl EbpfContext,
+    scratch: *mut Scratch,
+    slot: u32,
+    counters: &Counters,
+    run: impl FnOnce(),
+) {
     if kernel!(time_walks) == 0 {
         return run();
     }
     // SAFETY: helpers without arguments; values of this CPU and kind of program.
     unsafe {
-        let Some(other) = CHECK_SCRATCH.get_ptr_mut(0) else { return run() };
+        let Some(other) = CHECK_SCRATCH.get_ptr_mut(slot) else { return run() };
         let start = bpf_ktime_get_ns();
         // Whichever comes first finds the stack cold: both get the same share of that.
         let pointer_first = start & 64 == 0;
@@ -79,15 +103,15 @@ pub fn timed(ctx: &PerfEventContext, scratch: *mut Scratch, run: impl FnOnce()) 
             pointer_ns = bpf_ktime_get_ns() - start;
         }
         let walk: &Walk = &(*scratch).walk;
-        emit::count(Counter::TableWalkNs, table_ns);
-        emit::count(Counter::TableWalkFrames, walk.frames());
-        emit::count(Counter::PointerWalkNs, pointer_ns);
-        emit::count(Counter::PointerWalkFrames, if bytes > 0 { bytes as u64 / 8 } else { 0 });
+        emit::count(counters.table[0], table_ns);
+        emit::count(counters.table[1], walk.frames());
+        emit::count(counters.pointer[0], pointer_ns);
+        emit::count(counters.pointer[1], if bytes > 0 { bytes as u64 / 8 } else { 0 });
     }
 }
 
 #[inline(always)]
-unsafe fn pointer_walk(ctx: &PerfEventContext, other: *mut Scratch) -> i64 {
+unsafe fn pointer_walk(ctx: &impl EbpfContext, other: *mut Scratch) -> i64 {
     // SAFETY: the frames hold this many bytes.
     unsafe {
         let frames = (&raw mut (*other).frames).cast();

@@ -71,7 +71,7 @@ fn user_stack(ctx: &PerfEventContext, scratch: *mut Scratch, task: Task) -> u64 
         return 0;
     };
     walk::begin(record, &registers, record.header.pid, record.header.process_start_ns);
-    measure::timed(ctx, scratch, || walk::run(crate::on_cpu_walk));
+    measure::timed(ctx, scratch, 0, &measure::ON_CPU, || walk::run(crate::on_cpu_walk));
     measure::check(scratch, &registers, 0, crate::on_cpu_check);
     record.header.verdict = record.walk.verdict as u8;
     if record.walk.guessed != 0 {
@@ -97,7 +97,7 @@ fn cache() -> Option<*mut Cache> {
 /// The kernel's own walk of its stack, written `offset` bytes into the frames. Bytes, or a negative
 /// error.
 #[inline(always)]
-fn kernel_stack(ctx: &PerfEventContext, scratch: *mut Scratch, offset: u64) -> i64 {
+pub fn kernel_stack(ctx: &impl EbpfContext, scratch: *mut Scratch, offset: u64) -> i64 {
     let offset = clamp(offset as i64, MAX_USER_FRAMES * 8) as usize;
     // SAFETY: `offset` and as many kernel frames as may come lie within the frames.
     unsafe {

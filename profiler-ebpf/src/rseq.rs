@@ -34,8 +34,12 @@ pub fn expect(state: &mut ThreadState, sp: u64) {
 pub fn update(ctx: &BtfTracePointContext) {
     let Some(settings) = filter::open(SETTINGS_OFF_CPU) else { return };
     let task: Task = ctx.arg(0);
+    let draw = clock::draw(settings, task);
+    if !draw.tracked {
+        return;
+    }
     let state = task::off_cpu_state(task);
-    if state.is_null() || offcpu::stale(state, settings) {
+    if state.is_null() || offcpu::stale(state, &draw) {
         return;
     }
     // SAFETY: task storage of this thread, which runs here.
@@ -51,8 +55,10 @@ pub fn update(ctx: &BtfTracePointContext) {
         return;
     }
     let Some(scratch) = RSEQ_SCRATCH.get_ptr_mut(0) else { return };
-    user_stack::walk_into(scratch, &registers, task, [crate::rseq_walk, crate::rseq_check], 2);
-    let apart = Apart { first, last, site: clock::site(&registers), counter: Counter::RseqServed };
+    user_stack::walk_into(ctx, scratch, &registers, task, [crate::rseq_walk, crate::rseq_check], 2);
+    // Counted before it is sent: whether the ring is full says nothing about the tracepoint.
+    emit::count(Counter::RseqServed, 1);
+    let apart = Apart { first, last, site: clock::site(&registers), counter: Counter::StacksOnReturn };
     user_stack::send(scratch, task, &apart);
 }
 

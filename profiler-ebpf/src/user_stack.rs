@@ -3,6 +3,7 @@
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use aya_ebpf::maps::{Array, PerCpuArray};
+use aya_ebpf::programs::BtfTracePointContext;
 use profiler_common::counters::Counter;
 use profiler_common::record::{FLAG_USER_GUESSED, KIND_USER_STACK};
 use profiler_common::settings::Settings;
@@ -31,16 +32,20 @@ pub struct Apart {
 /// The thread is still current here, so its memory can be read; at switch-in it cannot.
 #[inline(always)]
 pub fn at_switch_out(
+    ctx: &BtfTracePointContext,
     state: &mut ThreadState,
     settings: &Settings,
     task: Task,
     registers: &Registers,
-    session: bool,
+    minimum_ns: Option<u64>,
     now: u64,
 ) {
-    let keep = session || settings.period_ns == 0;
+    let comes_later = settings.rseq != 0 && task::has_rseq(task);
+    // A session that takes every interval takes the stack of each here; one with a minimum, under
+    // which most may be, only where it cannot be had afterwards.
+    let keep = settings.period_ns == 0 || minimum_ns.is_some_and(|ns| ns == 0 || !comes_later);
     if !keep {
-        let wanted = if settings.rseq != 0 && task::has_rseq(task) {
+        let wanted = if comes_later {
             // Its stack comes when it is back; but if it never comes back, somebody will ask where
             // it waits. Once a place, and no more often than the clock could tick.
             let new = state.preempted == 0 && !clock::knows(state, state.site);
@@ -57,7 +62,7 @@ pub fn at_switch_out(
         }
     }
     let Some(scratch) = OFF_CPU_SCRATCH.get_ptr_mut(0) else { return };
-    walk_into(scratch, registers, task, [crate::off_cpu_walk, crate::off_cpu_check], 1);
+    walk_into(ctx, scratch, registers, task, [crate::off_cpu_walk, crate::off_cpu_check], 1);
     if keep {
         keep_with_thread(state, task, scratch);
         return;
@@ -68,9 +73,10 @@ pub fn at_switch_out(
 }
 
 /// Walks a user stack into a scratch. The bodies are those of the walk and of its check; `slot` tells
-/// kinds of program apart in checking runs.
+/// kinds of program apart in checking and measuring runs. The thread is the current one.
 #[inline(always)]
 pub fn walk_into(
+    ctx: &BtfTracePointContext,
     scratch: *mut Scratch,
     registers: &Registers,
     task: Task,
@@ -80,7 +86,7 @@ pub fn walk_into(
     // SAFETY: this CPU's scratch for this program type.
     let record = unsafe { &mut *scratch };
     walk::begin(record, registers, task::tgid(task), task::process_start(task));
-    walk::run(body);
+    measure::timed(ctx, scratch, slot, &measure::OFF_CPU, || walk::run(body));
     measure::check(scratch, registers, slot, check);
 }
 

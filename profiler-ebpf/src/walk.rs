@@ -4,7 +4,7 @@ use profiler_common::limits::MAX_USER_FRAMES;
 use profiler_common::settings::CLOCK_TICK_NS;
 use profiler_common::unwind::{Mapping, bp, cfa, verdict};
 
-use crate::arch::{Registers, signal_frame};
+use crate::arch::{self, Registers, signal_frame};
 use crate::maps::{PROCESSES, Scratch};
 use crate::rules::{self, Cache, Code, kind};
 use crate::window::{self, Window};
@@ -19,20 +19,26 @@ pub struct Walk {
     pub depth: u32,
     /// 1: `ip` is where the thread is; 0: it is a return address, behind the call.
     exact: u32,
-    /// 1: `ip` is certain; 0: it was found by following the frame pointer.
+    /// 1: `ip` is certain; 0: it was guessed, see `guessed`.
     certain: u32,
-    /// At least one frame was found by following the frame pointer.
+    /// How many frames were found by the frame pointer for want of a rule, or by a register that a
+    /// function further in may have changed.
     pub guessed: u32,
     /// One of [`verdict`], once the walk has ended.
     pub verdict: u32,
     /// The frame pointer's register could not be recovered.
     bp_lost: u32,
+    /// The signal frame that keeps the registers of the last exact frame; 0: the kernel does.
+    signal_frame: u64,
     code: Code,
     window: Window,
 }
 
 /// Steps that one call of a walk's body makes: what a call costs is shared by so many frames.
 const STEPS: usize = 4;
+
+/// Most bytes of a frame whose address is kept in some register: more is no frame's address.
+const MAX_REGISTER_FRAME: u64 = 1 << 20;
 
 /// Prepares a walk of the stack that these registers belong to, in this process; the leaf is the
 /// first frame.
@@ -41,12 +47,20 @@ pub fn begin(scratch: &mut Scratch, registers: &Registers, pid: u32, process_sta
     start(scratch, registers);
     let walk = &mut scratch.walk;
     (walk.code.list, walk.code.first, walk.code.count) = (0, 0, 0);
-    // SAFETY: the entry is only read; an update puts another one in its place.
-    if let Some(entry) = unsafe { PROCESSES.get(pid) } {
-        if entry.start_ticks == process_start_ns / CLOCK_TICK_NS {
-            walk.code.list = entry.list;
-            walk.code.first = entry.first_mapping;
-            walk.code.count = entry.mappings;
+    // An update puts another entry in the place of this one, which may at once become another
+    // process's: what was read belongs together if its first and last field are still the same.
+    if let Some(entry) = PROCESSES.get_ptr(pid) {
+        // SAFETY: plain integers of an entry, which stays memory of the map.
+        unsafe {
+            let list = (&raw const (*entry).list).read_volatile();
+            walk.code.first = (&raw const (*entry).first_mapping).read_volatile();
+            walk.code.count = (&raw const (*entry).mappings).read_volatile();
+            let start_ticks = (&raw const (*entry).start_ticks).read_volatile();
+            if start_ticks == process_start_ns / CLOCK_TICK_NS
+                && list == (&raw const (*entry).list).read_volatile()
+            {
+                walk.code.list = list;
+            }
         }
     }
 }
@@ -64,7 +78,7 @@ fn start(scratch: &mut Scratch, registers: &Registers) {
     let walk = &mut scratch.walk;
     (walk.ip, walk.sp, walk.bp) = (registers.ip, registers.sp, registers.bp);
     (walk.depth, walk.exact, walk.certain, walk.guessed) = (1, 1, 1, 0);
-    (walk.verdict, walk.bp_lost) = (verdict::NONE.into(), 0);
+    (walk.verdict, walk.bp_lost, walk.signal_frame) = (verdict::NONE.into(), 0, 0);
     walk.window.clear();
     (walk.code.last.start, walk.code.last.end) = (0, 0);
     scratch.frames[0] = registers.ip;
@@ -114,7 +128,7 @@ pub unsafe fn step<const FAST: bool>(scratch: *mut Scratch, cache: *mut Cache) -
     let offset = (rule >> 32) as u32 as i32 as i64 as u64;
 
     let caller_sp;
-    let mut guess = false;
+    let (mut guess, mut inherited) = (false, false);
     match how {
         cfa::SP => caller_sp = walk.sp.wrapping_add(offset),
         cfa::BP => {
@@ -128,10 +142,30 @@ pub unsafe fn step<const FAST: bool>(scratch: *mut Scratch, cache: *mut Cache) -
             caller_sp = walk.sp.wrapping_add(8 + pushed);
         }
         cfa::DEREF_SP | cfa::DEREF_BP => {
+            if how == cfa::DEREF_BP && walk.bp_lost != 0 {
+                return end(walk, verdict::NO_RULE);
+            }
             let base = if how == cfa::DEREF_SP { walk.sp } else { walk.bp };
             let at = base.wrapping_add((rule >> 32) as u16 as i16 as i64 as u64);
             let Some(value) = slot::<FAST>(walk, at) else { return end(walk, verdict::READ_FAULT) };
             caller_sp = value.wrapping_add((rule >> 48) as u16 as i16 as i64 as u64);
+        }
+        cfa::REGISTER..=cfa::LAST_INDEXED => {
+            let value = arch::register(walk.signal_frame, u64::from(how & 15));
+            caller_sp = if how <= cfa::LAST_REGISTER {
+                value.wrapping_add(offset)
+            } else {
+                let at = walk.sp.wrapping_add(value.wrapping_mul(8));
+                let at = at.wrapping_add((rule >> 32) as u16 as i16 as i64 as u64);
+                let Some(value) = window::read(at) else { return end(walk, verdict::READ_FAULT) };
+                value.wrapping_add((rule >> 48) as u16 as i16 as i64 as u64)
+            };
+            if caller_sp & 7 != 0 || caller_sp.wrapping_sub(walk.sp) > MAX_REGISTER_FRAME {
+                return end(walk, verdict::NO_RULE);
+            }
+            // Only where the thread was, the registers are the frame's own. By its description the
+            // functions that it calls keep this one, which is no proof.
+            inherited = walk.exact == 0;
         }
         cfa::SIGNAL => return signal_frame::<FAST>(scratch),
         cfa::END => return end(walk, verdict::COMPLETE),
@@ -140,6 +174,7 @@ pub unsafe fn step<const FAST: bool>(scratch: *mut Scratch, cache: *mut Cache) -
             // a guessed address where no code is was no return address.
             if how == kind::NO_MAPPING && walk.certain == 0 {
                 walk.depth = walk.depth.saturating_sub(1);
+                walk.guessed = walk.guessed.saturating_sub(1);
                 return end(walk, verdict::NO_CODE);
             }
             if walk.bp < walk.sp || walk.bp & 7 != 0 || walk.bp_lost != 0 {
@@ -160,7 +195,8 @@ pub unsafe fn step<const FAST: bool>(scratch: *mut Scratch, cache: *mut Cache) -
     let (how_bp, bp_offset) = if guess { (bp::AT_CFA, 16_u64.wrapping_neg()) } else { (how_bp, bp_offset) };
     // The lower slot first, and it mostly is the frame pointer's.
     let mut caller_bp = walk.bp;
-    if how_bp == bp::AT_CFA || how_bp == bp::AT_BP {
+    // What lies beside a lost frame pointer is lost as well.
+    if how_bp == bp::AT_CFA || (how_bp == bp::AT_BP && walk.bp_lost == 0) {
         let base = if how_bp == bp::AT_CFA { caller_sp } else { walk.bp };
         match slot::<FAST>(walk, base.wrapping_add(bp_offset)) {
             Some(value) => caller_bp = value,
@@ -173,9 +209,13 @@ pub unsafe fn step<const FAST: bool>(scratch: *mut Scratch, cache: *mut Cache) -
     let Some(caller) = slot::<FAST>(walk, caller_sp.wrapping_sub(8)) else {
         return end(walk, verdict::READ_FAULT);
     };
+    if inherited && !arch::follows_call(caller) {
+        return end(walk, verdict::NO_RULE);
+    }
+    let guess = guess || inherited;
     walk.certain = if guess { 0 } else { 1 };
     if guess {
-        walk.guessed = 1;
+        walk.guessed += 1;
     }
     (walk.sp, walk.bp, walk.exact) = (caller_sp, caller_bp, 0);
     append(scratch, caller)
@@ -195,6 +235,7 @@ fn signal_frame<const FAST: bool>(scratch: &mut Scratch) -> bool {
     };
     // A handler may run on a stack of its own, anywhere: no order can be asked for.
     (walk.sp, walk.bp, walk.exact, walk.certain, walk.bp_lost) = (caller_sp, caller_bp, 1, 1, 0);
+    walk.signal_frame = sp;
     append(scratch, caller)
 }
 

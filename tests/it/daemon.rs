@@ -161,7 +161,12 @@ fn http_serves_health_metrics_and_flame_graphs() -> Result<()> {
     let workload = Workload::new("spin", 100.0)?;
     let _running = workload.start()?;
     let site = Site::new()?;
-    let _daemon: Daemon<'_> = site.start()?;
+    let secrets = tempfile::tempdir()?;
+    let file = secrets.path().join("token");
+    let token = "0123456789abcdef";
+    std::fs::write(&file, token)?;
+    let file = file.to_str().context("a temporary directory with a name that is no text")?;
+    let _daemon: Daemon<'_> = site.start_with(&["--http-token-file", file])?;
     assert_eq!(site.get("/healthz")?.0, 200);
     assert_eq!(site.get("/readyz")?.0, 200);
     let (code, metrics) = site.get("/metrics")?;
@@ -171,12 +176,13 @@ fn http_serves_health_metrics_and_flame_graphs() -> Result<()> {
 
     let path = "/flamegraph?kind=on-cpu&since=1m&where=comm%3D%22spin%22";
     let text = wait_for("a flame graph over HTTP", WINDOW_LIMIT, || {
-        let (code, body) = site.get(path)?;
+        let (code, body) = site.get_with(path, token)?;
         Ok((code == 200).then_some(body))
     })?;
     let svg = Svg::parse(&text)?;
     assert!(svg.value_of("hot_function") * 2 > svg.total);
-    assert_eq!(site.get("/flamegraph?where=comm")?.0, 400);
+    assert_eq!(site.get_with("/flamegraph?where=comm", token)?.0, 400);
+    assert_eq!(site.get(path)?.0, 401);
     assert_eq!(site.get("/no-such-page")?.0, 404);
     Ok(())
 }

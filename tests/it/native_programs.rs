@@ -177,39 +177,15 @@ fn native_stacks_of_python_are_complete_and_named() -> Result<()> {
 #[test]
 fn native_stacks_of_openssl_are_complete_and_named() -> Result<()> {
     let _exclusive = require_root!();
-    for algorithm in ["sha256", "aes-128-cbc"] {
+    // The last two keep their frame's address in rax and r9, and in the first of them call on.
+    for algorithm in ["sha256", "aes-128-cbc", "aes-256-gcm", "chacha20-poly1305"] {
         let arguments = ["speed", "-seconds", "4", "-bytes", "4096", "-evp", algorithm];
         assert_complete_and_named(&format!("openssl {algorithm}"), "openssl", &arguments)?;
     }
-    let arguments = ["speed", "-seconds", "4", "ecdsap256"];
-    assert_complete_and_named("openssl ecdsap256", "openssl", &arguments)
-}
-
-/// Assembly that keeps the frame's address in `rax` and calls on: a form that unwinding tables of two
-/// registers cannot express. Such stacks end early, and say so.
-#[test]
-fn native_stacks_that_no_table_can_express_say_so() -> Result<()> {
-    let _exclusive = require_root!();
-    let Some(program) = find("openssl") else {
-        skip("no openssl on this machine");
-        return Ok(());
-    };
-    let recording = Recording::new()?;
-    let arguments = ["speed", "-seconds", "3", "-bytes", "4096", "-evp", "aes-256-gcm"];
-    let line: Vec<OsString> =
-        std::iter::once(program.into()).chain(arguments.iter().map(OsString::from)).collect();
-    let outcome =
-        recording.record_command("-d 230s -F 997 --walks check", &["a.json"], &line)?.expect_code(0)?;
-    let document: serde_json::Value = serde_json::from_str(&recording.text("a.json")?)?;
-    let quality = &document["quality"];
-    let records = quality["records"].as_u64().unwrap_or_default();
-    let no_rule = quality["stopped_reasons"].as_array().into_iter().flatten();
-    let no_rule = no_rule.filter(|stop| stop["reason"] == "no unwinding information");
-    let no_rule: u64 = no_rule.filter_map(|stop| stop["count"].as_u64()).sum();
-    let complete = quality["complete"].as_u64().unwrap_or_default();
-    assert!(records > 300, "{quality}");
-    assert!(ratio((complete + no_rule) as f64, records as f64) >= 0.98, "{quality}");
-    checked_walks(&outcome)?;
+    for algorithm in ["ecdsap256", "rsa2048"] {
+        let arguments = ["speed", "-seconds", "4", algorithm];
+        assert_complete_and_named(&format!("openssl {algorithm}"), "openssl", &arguments)?;
+    }
     Ok(())
 }
 

@@ -7,7 +7,7 @@
 use anyhow::{Context as _, Result};
 use profiler_tests::chain::{Chain, Root};
 use profiler_tests::require_root;
-use profiler_tests::stacks::Stacks;
+use profiler_tests::stacks::{Stack, Stacks};
 use profiler_tests::workload::{Recipe, Workload};
 
 use crate::recording::{Recording, checked_walks, ratio};
@@ -134,6 +134,9 @@ fn native_leaves_of_all_kinds_stand_on_the_whole_chain() -> Result<()> {
         let in_handler = ratio(of(true) as f64, of(false) as f64);
         println!("{name}: {:.1} % in the handler", 100.0 * in_handler);
         assert!(in_handler > 0.2, "{name}: only {in_handler} of the records are in the handler");
+        let unnamed =
+            stacks.of(name).into_iter().find(|stack| stack.user().iter().any(|frame| frame.is_unnamed()));
+        assert!(unnamed.is_none(), "{name}: a frame has no name: {:?}", unnamed.map(Stack::short));
     }
     checked_walks(&outcome)?;
     assert_none(&complaints);

@@ -15,7 +15,7 @@ use crate::off_cpu::differs;
 /// A window has to end before it can be asked for.
 const WINDOW_LIMIT: Duration = Duration::from_secs(60);
 
-fn off_cpu_of(daemon: &Daemon<'_>, pid: u32) -> Result<Folded> {
+pub(crate) fn off_cpu_of(daemon: &Daemon<'_>, pid: u32) -> Result<Folded> {
     let selector = format!("pid=\"{pid}\"");
     let arguments =
         ["flamegraph", "--kind", "off-cpu", "--since", "5m", "--where", &selector, "--format", "folded"];
@@ -32,7 +32,16 @@ fn off_cpu_of(daemon: &Daemon<'_>, pid: u32) -> Result<Folded> {
 fn sampled(period: &str, seconds: f64) -> Result<(Folded, Workload, f64)> {
     let site = Site::new()?;
     // No budget: the period stays as it is.
-    let flags = ["--off-cpu-period", period, "--window", "1s", "--budget-off-cpu-samples", "1000000"];
+    let flags = [
+        "--off-cpu-period",
+        period,
+        "--window",
+        "1s",
+        "--budget-off-cpu-samples",
+        "1000000",
+        "--budget-millicpus",
+        "1000000",
+    ];
     let daemon = site.start_with(&flags)?;
     let workload = Workload::new("offcpu", seconds)?;
     let since = Instant::now();
@@ -40,15 +49,19 @@ fn sampled(period: &str, seconds: f64) -> Result<(Folded, Workload, f64)> {
     let pid = running.pid();
     running.wait()?.expect_code(0)?;
     let took_us = since.elapsed().as_secs_f64() * 1e6;
+    Ok((settled(&daemon, pid)?, workload, took_us))
+}
+
+/// All that is stored of a process that has ended, once nothing more comes.
+pub(crate) fn settled(daemon: &Daemon<'_>, pid: u32) -> Result<Folded> {
     let (mut last, mut settled) = (0, 0);
-    let folded = wait_for("the last window", WINDOW_LIMIT, || {
+    wait_for("the last window", WINDOW_LIMIT, || {
         std::thread::sleep(Duration::from_millis(1500));
-        let folded = off_cpu_of(&daemon, pid)?;
+        let folded = off_cpu_of(daemon, pid)?;
         let same = folded.total() > 0 && folded.total() == std::mem::replace(&mut last, folded.total());
         settled = if same { settled + 1 } else { 0 };
         Ok((settled >= 2).then_some(folded))
-    })?;
-    Ok((folded, workload, took_us))
+    })
 }
 
 #[test]

@@ -80,7 +80,7 @@ fn a_program_that_only_switches_loses_little() -> Result<()> {
 }
 
 fn pair() -> Result<Pair> {
-    let workload = Workload::new("pingpong", SECONDS)?;
+    let workload = Workload::new("ring", SECONDS)?;
     workload.start()?.wait()?.expect_code(0)?;
     let truth = workload.truth()?;
     let switches = truth.number("switches")?;

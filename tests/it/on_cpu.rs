@@ -153,13 +153,22 @@ fn cpu_seconds(pid: u32) -> Result<f64> {
 
 #[test]
 fn children_of_the_command_are_recorded_too() -> Result<()> {
+    children_are_recorded(&Workload::new("fork", 1.0)?)
+}
+
+/// The filter has room for 16 384 processes at a time, for however many in turn.
+#[test]
+fn children_are_recorded_after_any_number_of_others() -> Result<()> {
+    children_are_recorded(&Workload::new("fork", 0.5)?.arg("17000"))
+}
+
+fn children_are_recorded(workload: &Workload) -> Result<()> {
     const FREQUENCY_HZ: f64 = 499.0;
     let _exclusive = require_root!();
     let recording = Recording::new()?;
-    let workload = Workload::new("fork", 1.0)?;
     let stolen = Stolen::since_now()?;
     recording
-        .record_workload(&format!("{LONG} -F {FREQUENCY_HZ}"), &["a.folded"], &workload)?
+        .record_workload(&format!("{LONG} -F {FREQUENCY_HZ}"), &["a.folded"], workload)?
         .expect_code(0)?;
     let stolen = stolen.seconds()? * FREQUENCY_HZ;
 

@@ -18,19 +18,19 @@ const PATH: &str = "/webhook/alertmanager";
 /// A capture, the window after it, and the rendering, on a busy machine.
 const BUNDLE_LIMIT: Duration = Duration::from_secs(90);
 
-fn captures(daemon: &Daemon<'_>) -> Result<Vec<Value>> {
+pub(crate) fn captures(daemon: &Daemon<'_>) -> Result<Vec<Value>> {
     let list = daemon.client()?.call("profiler.v1.CaptureService/List", json!({}))?;
     Ok(list[0]["captures"].as_array().cloned().unwrap_or_default())
 }
 
 /// The report of a bundle, once it is there.
-fn report(site: &Site, id: &str) -> Result<String> {
+pub(crate) fn report(site: &Site, id: &str) -> Result<String> {
     let path = site.state().join("bundles").join(id).join("report.md");
     wait_for("the bundle", BUNDLE_LIMIT, || Ok(fs::read_to_string(&path).ok()))
 }
 
 /// The first row of the first table below a heading.
-fn first_row<'a>(report: &'a str, heading: &str) -> Option<&'a str> {
+pub(crate) fn first_row<'a>(report: &'a str, heading: &str) -> Option<&'a str> {
     let section = report.split_once(heading)?.1;
     section.lines().filter(|line| line.starts_with("| ")).nth(2)
 }

@@ -290,7 +290,7 @@ mod tests {
             Frame { name: name.to_owned(), kind: kind.to_owned(), module: Some(format!("/bin/{file}")) }
         };
         let frames = frames.split(' ').filter(|text| !text.is_empty()).map(frame).collect();
-        Stack { comm: "a".to_owned(), pid: 1, frames, value: 1, count: 1 }
+        Stack { comm: "a".to_owned(), pid: 1, frames, value: 1, count: 1, ..Stack::default() }
     }
 
     #[test]

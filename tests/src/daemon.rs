@@ -91,6 +91,14 @@ impl Site {
     pub fn start_with(&self, arguments: &[&str]) -> Result<Daemon<'_>> {
         let mut command = self.command()?;
         command.args(arguments);
+        self.start_by(command)
+    }
+
+    /// Waits until the daemon serves that this command, [`Self::command`] in one form or another, starts.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_by(&self, command: Command) -> Result<Daemon<'_>> {
         let mut running = Running::start(command)?;
         let ready = wait_for("the daemon to serve", READY_LIMIT, || {
             if !running.is_running()? {
@@ -111,6 +119,15 @@ impl Site {
     /// When nobody answers.
     pub fn get(&self, path: &str) -> Result<(u16, String)> {
         self.ask(&format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n"), b"")
+    }
+
+    /// `GET PATH` over HTTP, with a bearer token: the status code and the body.
+    ///
+    /// # Errors
+    /// When nobody answers.
+    pub fn get_with(&self, path: &str, token: &str) -> Result<(u16, String)> {
+        let head = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n");
+        self.ask(&head, b"")
     }
 
     /// `POST PATH` over HTTP, with a bearer token: the status code and the body.

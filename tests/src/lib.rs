@@ -14,6 +14,7 @@ pub mod grpc;
 pub mod pprof;
 pub mod privilege;
 pub mod run;
+pub mod sched_trace;
 pub mod stacks;
 pub mod svg;
 pub mod workload;

@@ -26,7 +26,7 @@ pub struct Quality {
 }
 
 /// Records with the same stack.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stack {
     /// The thread's name.
     pub comm: String,
@@ -38,6 +38,21 @@ pub struct Stack {
     pub value: u64,
     /// Records behind the value.
     pub count: u64,
+    /// What the thread was doing: `on-cpu`, `blocked: lock`, ...; empty where the form does not say.
+    pub activity: String,
+    /// Who ended the waits.
+    pub waker: Option<Waker>,
+}
+
+/// Who ended waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waker {
+    /// The thread's name, or `[interrupt]`.
+    pub comm: String,
+    /// The process; 0 for what is no thread.
+    pub pid: u64,
+    /// Root first.
+    pub frames: Vec<Frame>,
 }
 
 /// One frame.
@@ -88,7 +103,15 @@ impl Stack {
             frames: frames.iter().map(Frame::from_json).collect::<Result<_>>()?,
             value: value["value"].as_u64().context("a stack without value")?,
             count: value["count"].as_u64().context("a stack without count")?,
+            activity: value["activity"].as_str().unwrap_or_default().to_owned(),
+            waker: value.get("waker").map(Waker::from_json).transpose()?,
         })
+    }
+
+    /// Whether a function is in it.
+    #[must_use]
+    pub fn holds(&self, function: &str) -> bool {
+        self.frames.iter().any(|frame| frame.name == function)
     }
 
     /// Its frames in user space, root first.
@@ -105,6 +128,23 @@ impl Stack {
             0..=24 => names.join(";"),
             count => format!("{};... ;{}", names[..12].join(";"), names[count - 12..].join(";")),
         }
+    }
+}
+
+impl Waker {
+    fn from_json(value: &Value) -> Result<Self> {
+        let frames = value["frames"].as_array().context("a waker without frames")?;
+        Ok(Self {
+            comm: value["thread"].as_str().context("a waker without a thread's name")?.to_owned(),
+            pid: value["pid"].as_u64().context("a waker without pid")?,
+            frames: frames.iter().map(Frame::from_json).collect::<Result<_>>()?,
+        })
+    }
+
+    /// Whether a function is in its stack.
+    #[must_use]
+    pub fn holds(&self, function: &str) -> bool {
+        self.frames.iter().any(|frame| frame.name == function)
     }
 }
 

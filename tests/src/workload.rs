@@ -85,6 +85,15 @@ impl Workload {
         &self.line
     }
 
+    /// Another file that it writes beside its truth: `truth.EXTENSION`.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn beside(&self, extension: &str) -> Result<String> {
+        let path = self.dir.path().join("truth").with_extension(extension);
+        std::fs::read_to_string(&path).with_context(|| format!("no {}", path.display()))
+    }
+
     /// Starts it.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: what the profiler costs, as ratios measured within one run.
 
+mod off_cpu;
 mod walk;
 
 use anyhow::Result;
@@ -12,6 +13,11 @@ pub(crate) enum Bench {
     ///
     /// Needs root and gcc. Prints time a frame of both over the same stacks, and their ratio.
     Walk,
+    /// Off-CPU time by switches a second, against no profiler, perf sched and bpftrace
+    ///
+    /// Needs root, and installs gcc, bpftrace and linux-perf if they are missing. Prints throughput of a
+    /// workload that only switches, time in the eBPF programs, and the tool's own CPU time.
+    OffCpu(off_cpu::Arguments),
 }
 
 /// Measures.
@@ -22,5 +28,6 @@ pub(crate) enum Bench {
 pub(crate) fn bench(what: &Bench) -> Result<()> {
     match what {
         Bench::Walk => walk::walk(),
+        Bench::OffCpu(arguments) => off_cpu::off_cpu(arguments),
     }
 }

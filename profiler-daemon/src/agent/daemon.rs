@@ -19,15 +19,16 @@ use crate::aggregate;
 use crate::api::{self, Endpoints, Listener, Services};
 use crate::capture::{Captures, Limits};
 use crate::config::{self, Config, Listen};
-use crate::kernel::{Kernel, Options, preflight};
+use crate::kernel::{self, Kernel, Options, preflight};
 use crate::model::{
-    Finding, KindLoss, KindQuality, ProfileKind, Severity, Status, StoreStatus, Target, Unwinding, Window,
+    Allowance, CaptureCounts, Finding, KindLoss, KindQuality, ProfileKind, RecordingCost, Severity, Status,
+    StoreStatus, Target, Unwinding, Window,
 };
 use crate::procs;
 use crate::store::Store;
 use crate::symbolize;
 use crate::telemetry::metrics;
-use crate::trigger;
+use crate::trigger::{self, Triggers};
 
 /// Sealed windows that may wait for the store.
 const WINDOWS: usize = 8;
@@ -52,6 +53,7 @@ pub fn daemon(config: &Config) -> Result<(), AgentError> {
 async fn run(config: &Config) -> Result<(), AgentError> {
     let mut stop = StopSignals::listen()?;
     let token = triggers::token(config)?;
+    let http_token = triggers::token_in("http_token_file", config.http_token_file.as_deref())?;
     // Sockets first: a second daemon must find out before it touches anything.
     let bound = api::bind(&endpoints(config)).await?;
     let mut findings = preflight::run();
@@ -69,7 +71,7 @@ async fn run(config: &Config) -> Result<(), AgentError> {
         Arc::new(store)
     };
 
-    let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32);
+    let cpus = kernel::cpu_count();
     let options = Options {
         table_bytes: config.unwind.table_bytes,
         ..Options::for_rate(cpus, config.on_cpu.frequency)
@@ -95,9 +97,10 @@ async fn run(config: &Config) -> Result<(), AgentError> {
     let kernel = pipeline.kernel();
     kernel.start_on_cpu(config.on_cpu.frequency, Target::Host).await.map_err(refused)?;
     let period = config.off_cpu.enabled.then_some(config.off_cpu.period);
-    let clock = period.map(|period| Clock { period, window: config.window });
+    let clock = period.map(|period| Clock { period, window: config.window, thread_share: 0 });
     kernel.set_clock(clock).await.map_err(refused)?;
 
+    store.set_fresh(pipeline.fresh());
     let watchers = broadcast::Sender::new(WATCHED);
     let keep = tokio::task::spawn_blocking({
         let (store, watchers) = (Arc::clone(&store), watchers.clone());
@@ -107,13 +110,26 @@ async fn run(config: &Config) -> Result<(), AgentError> {
     let limits = Limits {
         max_duration: config.capture.max_duration,
         max_running: config.capture.max_running as usize,
+        allowance: Allowance {
+            events_per_second: config.capture.max_events.into(),
+            bytes: config.capture.max_bytes,
+            millicpus: config.capture.max_millicpus.into(),
+        },
         ..Limits::default()
     };
     let captures = Arc::new(Captures::new(recorder, Arc::clone(&store), limits));
     let triggered = Triggered::start(config, token, &captures, &store);
-    let guard = Guard::new(budget(config, cpus), Rates { period, frequency_hz: config.on_cpu.frequency });
+    let rates = Rates { period, frequency_hz: config.on_cpu.frequency, thread_share: 0 };
+    let guard = Guard::new(budget(config, cpus), rates);
+    let cost = Arc::new(Mutex::new(guard.cost()));
     let running = Arc::clone(&captures);
-    let guard = guard::run(guard, config.window, kernel.clone(), move || running.running() > 0);
+    let (told, counted) = (Arc::clone(&cost), Arc::clone(&store));
+    let surroundings = guard::Surroundings {
+        busy: Box::new(move || running.running() > 0),
+        stored_bytes: Box::new(move || counted.taken_bytes()),
+        tell: Box::new(move |cost| *told.lock().unwrap_or_else(PoisonError::into_inner) = cost),
+    };
+    let guard = guard::run(guard, config.window, kernel.clone(), surroundings);
     let guard = tokio::spawn(guard);
     let observer = Observer {
         started: SystemTime::now(),
@@ -122,11 +138,14 @@ async fn run(config: &Config) -> Result<(), AgentError> {
         stacks: pipeline.stacks(),
         store: Arc::clone(&store),
         captures: Arc::clone(&captures),
+        triggers: Arc::clone(&triggered.triggers),
         unwinding: pipeline.unwinding().snapshot(),
+        cost,
     };
     let kept = Arc::clone(&store);
     let (ready, is_ready) = watch::channel(true);
-    let services = services(config, findings, observer, watchers, &triggered, is_ready);
+    let services =
+        Services { http_token, ..services(config, findings, observer, watchers, &triggered, is_ready) };
     let cancel = CancellationToken::new();
     let servers = tokio::spawn(api::serve(bound, services, cancel.clone()));
     info!(pid = std::process::id(), "serving");
@@ -170,7 +189,11 @@ async fn run(config: &Config) -> Result<(), AgentError> {
 /// What recording may cost: by default 1 % of a CPU for every 8 CPUs.
 fn budget(config: &Config, cpus: u32) -> Budget {
     let millicpus = config.budget.millicpus.unwrap_or_else(|| 10 * cpus.div_ceil(8));
-    Budget { samples_per_second: config.budget.off_cpu_samples.into(), cpus: f64::from(millicpus) / 1000.0 }
+    Budget {
+        samples_per_second: config.budget.off_cpu_samples.into(),
+        cpus: f64::from(millicpus) / 1000.0,
+        store_bytes_per_second: config.budget.store_bytes as f64,
+    }
 }
 
 /// Whether records still go from the rings into the pipeline.
@@ -220,9 +243,10 @@ fn services(
         store: Arc::clone(&observer.store),
         captures: Arc::clone(&observer.captures),
         windows,
-        host: Arc::new(procs::host_facts),
+        host: Arc::new(|cgroup| procs::host_facts(cgroup, kernel::cpu_count())),
         bundles: Arc::clone(&triggered.bundles),
         webhook: triggered.webhook.clone(),
+        http_token: None,
         status: Arc::new(move || observer.status()),
         findings: Arc::new(findings),
         settings_toml: config.to_toml(),
@@ -239,7 +263,9 @@ struct Observer {
     stacks: Arc<Mutex<KindQuality>>,
     store: Arc<Store>,
     captures: Arc<Captures>,
+    triggers: Arc<Triggers>,
     unwinding: Arc<Mutex<Unwinding>>,
+    cost: Arc<Mutex<RecordingCost>>,
 }
 
 impl Observer {
@@ -248,10 +274,11 @@ impl Observer {
         let stored = self.store.stats();
         let mut loss = self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone();
         loss.merge(&stored.loss);
+        let [started, refused] = self.captures.counts();
         Status {
             started: self.started,
             cpu_time: own_cost::cpu_time(),
-            bpf_run_time: None,
+            bpf_run_time: kernel.programs.map(|programs| programs.run_time),
             rss_bytes: own_cost::rss_bytes(),
             rss_peak_bytes: own_cost::rss_peak_bytes(),
             bpf_map_bytes: kernel.map_bytes,
@@ -272,7 +299,10 @@ impl Observer {
             oldest: stored.oldest,
             newest: stored.newest,
             captures_running: self.captures.running() as u32,
+            captures: CaptureCounts { started, refused, alerts: self.triggers.alert_counts() },
             unwinding: *self.unwinding.lock().unwrap_or_else(PoisonError::into_inner),
+            cost: *self.cost.lock().unwrap_or_else(PoisonError::into_inner),
+            thread_share: kernel.clock.map_or(0, |clock| clock.thread_share),
         }
     }
 }

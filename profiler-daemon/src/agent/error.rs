@@ -19,9 +19,11 @@ pub enum AgentError {
     /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The webhook's token cannot be had.
-    #[error("webhook.token_file {}: {problem}", path.display())]
+    /// A token cannot be had.
+    #[error("{key} {}: {problem}", path.display())]
     Token {
+        /// The key that names the file.
+        key: &'static str,
         /// The file.
         path: std::path::PathBuf,
         /// What is wrong with it.

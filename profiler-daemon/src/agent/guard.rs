@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use profiler_common::clock::MAX_THREAD_SHARE;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use super::kernel_task::{Clock, KernelHandle};
 use super::own_cost;
+use crate::model::RecordingCost;
 
 /// How often the cost is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -24,14 +26,19 @@ const SHRINK: f64 = 0.9;
 const ROOM: f64 = 0.6;
 /// Looks between two changes of the on-CPU frequency.
 const FREQUENCY_EVERY: u32 = 10;
+/// Looks between two changes of the share of threads: the programs' cost must have been measured anew,
+/// and the mean of the daemon's must have followed.
+const SHARE_EVERY: u32 = 30;
 
 /// What recording may cost.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Budget {
     /// Off-CPU samples a second.
     pub(super) samples_per_second: f64,
-    /// CPU time of the daemon, in CPUs.
+    /// CPU time of the daemon and its programs, in CPUs.
     pub(super) cpus: f64,
+    /// Bytes a second that windows take in the store.
+    pub(super) store_bytes_per_second: f64,
 }
 
 /// How much is recorded.
@@ -41,6 +48,8 @@ pub(super) struct Rates {
     pub(super) period: Option<Duration>,
     /// On-CPU sampling frequency, Hz.
     pub(super) frequency_hz: u32,
+    /// The off-CPU clocks look at one thread in `1 << thread_share`.
+    pub(super) thread_share: u32,
 }
 
 /// What recording has cost since the last look.
@@ -51,6 +60,35 @@ pub(super) struct Cost {
     pub(super) samples: u64,
     /// CPU time of the daemon; `None` while it does more than its everyday work.
     pub(super) cpu: Option<Duration>,
+    /// CPUs that the programs keep busy, as last measured; `None` where that is not known.
+    pub(super) programs: Option<f64>,
+    /// Bytes that went into the store.
+    pub(super) stored_bytes: u64,
+}
+
+/// A mean that forgets what is older than about [`MEMORY`].
+#[derive(Clone, Copy, Debug, Default)]
+struct Mean {
+    value: f64,
+    /// How much time it stands on.
+    known: Duration,
+}
+
+impl Mean {
+    /// Adds what was so much a second.
+    fn add(&mut self, per_second: f64, elapsed: Duration) {
+        let seconds = elapsed.as_secs_f64();
+        let weight = (seconds / MEMORY.as_secs_f64()).min(1.0);
+        self.known = (self.known + elapsed).min(MEMORY);
+        // A plain mean at first, one that forgets later.
+        let weight = weight.max(seconds / self.known.as_secs_f64().max(seconds));
+        self.value += (per_second - self.value) * weight;
+    }
+
+    /// The mean, once it stands on enough: a start may cost what it will.
+    fn settled(&self) -> f64 {
+        if self.known < MEMORY { 0.0 } else { self.value }
+    }
 }
 
 /// Decides how much is recorded.
@@ -60,10 +98,12 @@ pub(super) struct Guard {
     /// What is recorded where the budget allows it.
     wanted: Rates,
     now: Rates,
-    /// Mean of the daemon's CPU time, in CPUs, and how much of [`MEMORY`] it stands on.
-    cpus: f64,
-    known: Duration,
-    /// Looks since the frequency was changed.
+    /// Means of the daemon's CPU time, in CPUs, and of the bytes a second that went into the store.
+    cpus: Mean,
+    stored: Mean,
+    programs: Option<f64>,
+    samples: f64,
+    /// Looks since the frequency or the share of threads was changed.
     rested: u32,
     /// The period has just grown: the next look still counts samples of before.
     settling: bool,
@@ -71,41 +111,97 @@ pub(super) struct Guard {
 
 impl Guard {
     pub(super) fn new(budget: Budget, wanted: Rates) -> Self {
-        Self { budget, wanted, now: wanted, cpus: 0.0, known: Duration::ZERO, rested: 0, settling: false }
+        let (cpus, stored) = (Mean::default(), Mean::default());
+        Self {
+            budget,
+            wanted,
+            now: wanted,
+            cpus,
+            stored,
+            programs: None,
+            samples: 0.0,
+            rested: 0,
+            settling: false,
+        }
     }
 
     /// The rates that the cost calls for.
     pub(super) fn decide(&mut self, cost: Cost) -> Rates {
         let seconds = cost.elapsed.as_secs_f64().max(1e-3);
         if let Some(cpu) = cost.cpu {
-            let weight = (seconds / MEMORY.as_secs_f64()).min(1.0);
-            self.known = (self.known + cost.elapsed).min(MEMORY);
-            // A plain mean at first, one that forgets later.
-            let weight = weight.max(seconds / self.known.as_secs_f64().max(seconds));
-            self.cpus += (cpu.as_secs_f64() / seconds - self.cpus) * weight;
+            self.cpus.add(cpu.as_secs_f64() / seconds, cost.elapsed);
+            self.stored.add(cost.stored_bytes as f64 / seconds, cost.elapsed);
+            self.programs = cost.programs;
         }
-        let cpu_load = if self.known < MEMORY { 0.0 } else { self.cpus / self.budget.cpus };
-        let sample_load = cost.samples as f64 / seconds / self.budget.samples_per_second;
+        self.samples = cost.samples as f64 / seconds;
+        let cpus = if self.cpus.known < MEMORY { 0.0 } else { self.programs.unwrap_or_default() };
+        let cpu_load = (self.cpus.settled() + cpus) / self.budget.cpus;
+        let slow_load = cpu_load.max(self.stored.settled() / self.budget.store_bytes_per_second);
+        let sample_load = self.samples / self.budget.samples_per_second;
         self.rested = self.rested.saturating_add(1);
-        self.move_period(sample_load, cpu_load);
-        self.move_frequency(cpu_load);
+        let settling = std::mem::take(&mut self.settling);
+        if !settling {
+            self.move_share(sample_load, slow_load);
+            self.move_period(sample_load, slow_load);
+        }
+        self.move_frequency(slow_load);
         self.now
     }
 
+    /// What recording costs.
+    pub(super) fn cost(&self) -> RecordingCost {
+        let Budget { samples_per_second, cpus, store_bytes_per_second } = self.budget;
+        RecordingCost {
+            daemon_cpus: self.cpus.value,
+            programs_cpus: self.programs,
+            samples_per_second: self.samples,
+            store_bytes_per_second: self.stored.value,
+            budget: [cpus, samples_per_second, store_bytes_per_second],
+        }
+    }
+
+    /// The last thing to give, and the first to be had again: a thread that is not looked at is not
+    /// in the picture at all.
+    fn move_share(&mut self, sample_load: f64, slow_load: f64) {
+        let share = self.now.thread_share;
+        let longest = self.at_longest() && self.now.period.is_some_and(|period| !period.is_zero());
+        let lowest = self.now.frequency_hz <= MIN_FREQUENCY_HZ.min(self.wanted.frequency_hz);
+        let next = if longest && sample_load > 1.0 {
+            share + (sample_load.log2().ceil() as u32).max(1)
+        } else if longest && lowest && slow_load > 1.0 && self.rested >= SHARE_EVERY {
+            share + 1
+        } else if sample_load < ROOM / 2.0 && slow_load < ROOM / 2.0 && self.rested >= SHARE_EVERY {
+            // Twice as many threads cost twice as much.
+            share.saturating_sub(1)
+        } else {
+            share
+        };
+        let next = next.min(MAX_THREAD_SHARE);
+        if next != share {
+            self.settling = true;
+            self.rested = 0;
+            self.now.thread_share = next;
+        }
+    }
+
+    fn at_longest(&self) -> bool {
+        self.now.period.is_none_or(|period| period.is_zero() || period >= MAX_PERIOD)
+    }
+
     /// Up fast, down slowly. A period of zero was asked for whatever it costs.
-    fn move_period(&mut self, sample_load: f64, cpu_load: f64) {
+    fn move_period(&mut self, sample_load: f64, slow_load: f64) {
         let (Some(wanted), Some(period)) = (self.wanted.period, self.now.period) else { return };
         if wanted.is_zero() {
             return;
         }
-        if std::mem::take(&mut self.settling) {
+        if self.settling {
             return;
         }
         let factor = if sample_load > 1.0 {
             (sample_load * 1.1).min(GROW)
-        } else if cpu_load > 1.0 {
+        } else if slow_load > 1.0 {
             1.1
-        } else if sample_load < ROOM && cpu_load < ROOM {
+        } else if sample_load < ROOM && slow_load < ROOM && self.now.thread_share == 0 {
             SHRINK
         } else {
             return;
@@ -115,15 +211,14 @@ impl Guard {
     }
 
     /// Only once longer periods have not helped; back before they are.
-    fn move_frequency(&mut self, cpu_load: f64) {
+    fn move_frequency(&mut self, slow_load: f64) {
         if self.rested < FREQUENCY_EVERY {
             return;
         }
-        let at_longest = self.now.period.is_none_or(|period| period >= MAX_PERIOD || period.is_zero());
         let (now, wanted) = (self.now.frequency_hz, self.wanted.frequency_hz);
-        let next = if cpu_load > 1.0 && at_longest {
+        let next = if slow_load > 1.0 && self.at_longest() {
             (now * 3 / 4).max(MIN_FREQUENCY_HZ.min(wanted))
-        } else if cpu_load < ROOM {
+        } else if slow_load < ROOM && self.now.thread_share == 0 {
             (now * 9 / 8 + 1).min(wanted)
         } else {
             now
@@ -135,31 +230,51 @@ impl Guard {
     }
 }
 
-/// Looks at the cost for ever and sets what the guard decides. `busy` says whether more goes on
-/// than everyday work.
-pub(super) async fn run(mut guard: Guard, window: Duration, kernel: KernelHandle, busy: impl Fn() -> bool) {
+/// What the guard looks at beside the kernel.
+pub(super) struct Surroundings {
+    /// Whether more goes on than everyday work.
+    pub(super) busy: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Bytes that have gone into the store.
+    pub(super) stored_bytes: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// Takes what recording costs.
+    pub(super) tell: Box<dyn Fn(RecordingCost) + Send + Sync>,
+}
+
+/// Looks at the cost for ever and sets what the guard decides.
+pub(super) async fn run(mut guard: Guard, window: Duration, kernel: KernelHandle, around: Surroundings) {
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut at = Instant::now();
     let mut cpu = own_cost::cpu_time();
     let mut samples = kernel.snapshot().counters.off_cpu_ticked;
+    let mut stored = (around.stored_bytes)();
     loop {
         look.tick().await;
-        let (now, cpu_now) = (Instant::now(), own_cost::cpu_time());
-        let samples_now = kernel.snapshot().counters.off_cpu_ticked;
+        let (now, cpu_now, stored_now) = (Instant::now(), own_cost::cpu_time(), (around.stored_bytes)());
+        let snapshot = kernel.snapshot();
+        let samples_now = snapshot.counters.off_cpu_ticked;
         let spent = cpu_now.saturating_sub(cpu);
         let cost = Cost {
             elapsed: now - at,
             samples: samples_now.saturating_sub(samples),
-            cpu: (!busy()).then_some(spent),
+            cpu: (!(around.busy)()).then_some(spent),
+            programs: snapshot.programs.map(|programs| programs.cpus),
+            stored_bytes: stored_now.saturating_sub(stored),
         };
-        (at, cpu, samples) = (now, cpu_now, samples_now);
+        (at, cpu, samples, stored) = (now, cpu_now, samples_now, stored_now);
         let before = guard.now;
         let rates = guard.decide(cost);
-        if rates.period != before.period {
-            let clock = rates.period.map(|period| Clock { period, window });
+        (around.tell)(guard.cost());
+        if rates.thread_share != before.thread_share {
+            let share = 1 << rates.thread_share;
+            info!(one_in = share, "off-CPU time is taken of a share of the threads, as the budget has it");
+        }
+        if (rates.period, rates.thread_share) != (before.period, before.thread_share) {
+            let thread_share = rates.thread_share;
+            let clock = rates.period.map(|period| Clock { period, window, thread_share });
             if let Err(error) = kernel.set_clock(clock).await {
                 let Some(error) = error else { return };
+                guard.now.period = before.period;
                 warn!(%error, "cannot change the period of the off-CPU clocks");
             }
         }
@@ -167,6 +282,7 @@ pub(super) async fn run(mut guard: Guard, window: Duration, kernel: KernelHandle
             info!(frequency_hz = rates.frequency_hz, "the on-CPU frequency follows the budget");
             if let Err(error) = kernel.set_frequency(rates.frequency_hz).await {
                 let Some(error) = error else { return };
+                guard.now.frequency_hz = before.frequency_hz;
                 warn!(%error, "cannot change the on-CPU frequency");
             }
         }
@@ -174,74 +290,4 @@ pub(super) async fn run(mut guard: Guard, window: Duration, kernel: KernelHandle
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const WANTED: Rates = Rates { period: Some(Duration::from_millis(10)), frequency_hz: 99 };
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn guard() -> Guard {
-        Guard::new(Budget { samples_per_second: 500.0, cpus: 0.01 }, WANTED)
-    }
-
-    /// A host on which so many threads are busy: each makes a sample a period.
-    fn look(guard: &mut Guard, threads: f64, cpus: f64) -> (f64, Rates) {
-        let period = guard.now.period.expect("clocks").as_secs_f64();
-        let samples = threads / period;
-        let cost = Cost { elapsed: SECOND, samples: samples as u64, cpu: Some(SECOND.mul_f64(cpus)) };
-        (samples, guard.decide(cost))
-    }
-
-    #[test]
-    fn samples_hold_their_budget_whatever_the_threads_do() {
-        let mut guard = guard();
-        for threads in [3.0, 200.0, 5.0, 400.0, 1.0] {
-            let mut samples = 0.0;
-            for _ in 0..60 {
-                (samples, _) = look(&mut guard, threads, 0.001);
-            }
-            assert!(samples <= 500.0, "{samples} a second with {threads} threads");
-            let longer = guard.now.period > WANTED.period;
-            assert!(!longer || samples >= 0.4 * 500.0, "{samples} a second with {threads} threads");
-        }
-        assert_eq!(guard.now, WANTED, "all is as it was once the load is gone");
-    }
-
-    #[test]
-    fn a_burst_is_met_within_two_looks() {
-        let mut guard = guard();
-        look(&mut guard, 200.0, 0.001);
-        look(&mut guard, 200.0, 0.001);
-        let (samples, _) = look(&mut guard, 200.0, 0.001);
-        assert!(samples <= 500.0, "{samples}");
-    }
-
-    #[test]
-    fn cpu_time_counts_in_the_long_run_and_moves_the_frequency_last() {
-        let mut guard = guard();
-        for _ in 0..10 {
-            assert_eq!(look(&mut guard, 1.0, 0.5).1, WANTED, "a start may cost what it will");
-        }
-        let mut rates = WANTED;
-        while rates.frequency_hz == 99 {
-            rates = look(&mut guard, 1.0, 0.05).1;
-        }
-        assert_eq!(rates.period, Some(MAX_PERIOD));
-        for _ in 0..500 {
-            rates = look(&mut guard, 1.0, 0.05).1;
-        }
-        assert_eq!(rates.frequency_hz, MIN_FREQUENCY_HZ);
-        for _ in 0..500 {
-            rates = look(&mut guard, 1.0, 0.001).1;
-        }
-        assert_eq!(rates, WANTED);
-    }
-
-    #[test]
-    fn what_was_asked_for_without_regard_to_cost_stays() {
-        let wanted = Rates { period: Some(Duration::ZERO), frequency_hz: 99 };
-        let mut guard = Guard::new(Budget { samples_per_second: 1.0, cpus: 0.01 }, wanted);
-        let cost = Cost { elapsed: SECOND, samples: 100_000, cpu: None };
-        assert_eq!(guard.decide(cost), wanted);
-    }
-}
+mod tests;

@@ -10,10 +10,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, warn};
 
-use super::unwinding::Events;
+use super::events::Events;
+use super::program_cost::{ProgramCost, ProgramTime};
 use crate::decode::{self, Join, Record};
 use crate::kernel::{self, Counters, Kernel, KernelError};
-use crate::model::{KindLoss, MonoNs, ProcessChange, ProcessEvent, RawBatch, Stage, Target};
+use crate::model::{Detail, KindLoss, MonoNs, ProcessChange, ProcessEvent, RawBatch, Stage, Target};
 
 /// How often the rings are drained when nothing wakes us. A wake-up for each record would cost
 /// more than the records.
@@ -25,13 +26,18 @@ const AFTER_EXEC: (Duration, u32) = (Duration::from_millis(1), 4);
 const REST: Duration = Duration::from_millis(1);
 /// How often counters are read and CPUs that came online are looked for.
 const LOOK_AROUND_EVERY: Duration = Duration::from_secs(1);
+/// Turns that empty rings which were full when they began: what comes in meanwhile must not keep a
+/// session from ending. The largest ring holds some 250 000 of the smallest records, the off-CPU
+/// ring 70 000; a turn takes 4 096 of each.
+const FULL_RINGS: usize = 64;
+const FULL_OFF_CPU_RING: usize = 18;
 /// So long before a window ends, what is still blocked is written into it.
 const SWEEP_BEFORE: Duration = Duration::from_millis(200);
 
 /// What can be asked of the task.
 enum Request {
     StartOnCpu { frequency_hz: u32, target: Target, reply: Reply<MonoNs> },
-    StartOffCpu { session: u64, target: Target, min_block_ns: u64, reply: Reply<MonoNs> },
+    StartOffCpu { session: u64, target: Target, detail: Detail, reply: Reply<MonoNs> },
     SetFrequency { frequency_hz: u32, reply: Reply<()> },
     SetClock { clock: Option<Clock>, reply: Reply<()> },
     End { session: u64, on_cpu: bool, reply: Reply<()> },
@@ -44,6 +50,8 @@ pub(super) struct Clock {
     pub(super) period: Duration,
     /// Length of the windows that what they record goes into.
     pub(super) window: Duration,
+    /// They look at one thread in `1 << thread_share`.
+    pub(super) thread_share: u32,
 }
 
 type Reply<T> = oneshot::Sender<Result<T, KernelError>>;
@@ -52,12 +60,15 @@ type Reply<T> = oneshot::Sender<Result<T, KernelError>>;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Snapshot {
     pub(super) counters: Counters,
+    /// Memory of our maps, bytes. All of them exist from the start.
     pub(super) map_bytes: u64,
     pub(super) off_cpu_active: bool,
     /// On-CPU sampling frequency, Hz; 0 while not sampling.
     pub(super) frequency_hz: u32,
     /// The off-CPU clocks, while they run.
     pub(super) clock: Option<Clock>,
+    /// What the programs cost; `None` where that is not known.
+    pub(super) programs: Option<ProgramTime>,
     /// When the rings were last drained.
     pub(super) drained: Option<Instant>,
 }
@@ -79,13 +90,8 @@ impl KernelHandle {
     }
 
     /// Starts recording off-CPU intervals for a session.
-    pub(super) async fn start_off_cpu(
-        &self,
-        session: u64,
-        target: Target,
-        min_block_ns: u64,
-    ) -> Answer<MonoNs> {
-        self.ask(|reply| Request::StartOffCpu { session, target, min_block_ns, reply }).await
+    pub(super) async fn start_off_cpu(&self, session: u64, target: Target, detail: Detail) -> Answer<MonoNs> {
+        self.ask(|reply| Request::StartOffCpu { session, target, detail, reply }).await
     }
 
     /// Changes the frequency of the on-CPU sampler.
@@ -139,6 +145,7 @@ pub(super) fn start(
         join: Join::default(),
         frequency_hz: 0,
         clock: None,
+        cost: ProgramCost::default(),
         swept_slot: 0,
         execs: 0,
         snapshot: Arc::clone(&snapshot),
@@ -155,6 +162,7 @@ struct Task {
     join: Join,
     frequency_hz: u32,
     clock: Option<Clock>,
+    cost: ProgramCost,
     /// Number of the window for which what is still blocked was last written.
     swept_slot: u128,
     /// Drains that still follow an exec.
@@ -175,7 +183,10 @@ impl Task {
             tokio::select! {
                 request = requests.recv() => match request {
                     Some(request) => self.answer(request).await,
-                    None => break,
+                    None => {
+                        self.finish().await;
+                        break;
+                    }
                 },
                 _ = drain.tick() => {}
                 () = sleep(AFTER_EXEC.0), if self.execs > 0 => self.execs -= 1,
@@ -183,6 +194,8 @@ impl Task {
             }
             drained = Instant::now();
             self.sweep_for_window();
+            let programs = self.cost.step(&self.kernel);
+            self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).programs = programs;
             let mut loss = std::mem::take(&mut self.unsent);
             if looked_around.elapsed() >= LOOK_AROUND_EVERY {
                 looked_around = Instant::now();
@@ -208,7 +221,6 @@ impl Task {
 
     /// Sends what is in the rings, at most one turn.
     async fn forward(&mut self, loss: KindLoss) {
-        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).drained = Some(Instant::now());
         let (batch, _) = self.read(loss);
         if !(batch.samples.is_empty() && batch.loss == KindLoss::default()) {
             // An error means that the next stage has ended; the loop notices.
@@ -218,11 +230,16 @@ impl Task {
 
     /// Decodes one turn of records; whether there may be more.
     fn read(&mut self, loss: KindLoss) -> (RawBatch, bool) {
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).drained = Some(Instant::now());
         let mut batch = RawBatch { loss, ..RawBatch::default() };
         let mut events = Vec::new();
         let join = &mut self.join;
         let more = self.kernel.drain(|bytes| match decode::record(bytes) {
-            Ok(Record::Sample(sample)) => batch.samples.push(*sample),
+            Ok(Record::Sample(mut sample)) => {
+                join.give_waker(&mut sample);
+                batch.samples.push(*sample);
+            }
+            Ok(Record::Woken(woken)) => join.woken(*woken),
             Ok(Record::Half(half)) => join.half(*half, |sample| batch.samples.push(sample)),
             Ok(Record::UserStack(stack)) => join.user_stack(*stack, |sample| batch.samples.push(sample)),
             Ok(Record::Event(event)) => events.push(event),
@@ -233,6 +250,7 @@ impl Task {
             }
         });
         join.release(kernel::now(), |sample| batch.samples.push(sample));
+        batch.loss.off_cpu.add(Stage::Decode, "waker without its interval", join.take_wakers_lost());
         self.watch(events);
         batch.events_before = self.events.last();
         (batch, more)
@@ -257,18 +275,17 @@ impl Task {
                 self.frequency_hz = if started.is_ok() { frequency_hz } else { 0 };
                 let _gone = reply.send(started);
             }
-            Request::StartOffCpu { session, target, min_block_ns, reply } => {
-                let _gone = reply.send(self.kernel.start_off_cpu(session, target, min_block_ns));
+            Request::StartOffCpu { session, target, detail, reply } => {
+                let _gone = reply.send(self.kernel.start_off_cpu(session, target, detail));
             }
             Request::SetFrequency { frequency_hz, reply } => {
                 let set = self.kernel.set_frequency(frequency_hz);
-                if set.is_ok() {
-                    self.frequency_hz = frequency_hz;
-                }
+                self.frequency_hz = self.kernel.frequency_hz();
                 let _gone = reply.send(set);
             }
             Request::SetClock { clock, reply } => {
-                let set = self.kernel.set_clock(clock.map(|clock| clock.period));
+                let share = self.kernel.set_thread_share(clock.map_or(0, |clock| clock.thread_share));
+                let set = share.and(self.kernel.set_clock(clock.map(|clock| clock.period)));
                 if set.is_ok() {
                     self.clock = clock;
                 }
@@ -295,7 +312,7 @@ impl Task {
             result = result.and(self.kernel.sweep_off_cpu());
             // Open intervals count for the session that ends with their batch, so the swept ones
             // must be in it.
-            loop {
+            for _ in 0..FULL_OFF_CPU_RING {
                 let (more, again) = self.read(KindLoss::default());
                 batch.samples.extend(more.samples);
                 batch.events_before = more.events_before;
@@ -315,17 +332,31 @@ impl Task {
         result
     }
 
-    /// Sends everything that is in the rings, turn by turn.
+    /// Sends everything that is in the rings now, turn by turn.
     async fn flush(&mut self) {
-        loop {
+        for _ in 0..FULL_RINGS {
             let (batch, more) = self.read(KindLoss::default());
-            if !batch.samples.is_empty() && self.output.send(batch).await.is_err() {
-                return;
+            if !batch.samples.is_empty() {
+                if self.output.send(batch).await.is_err() {
+                    return;
+                }
+            } else {
+                self.unsent.merge(&batch.loss);
             }
             if !more {
                 return;
             }
         }
+    }
+
+    /// Sends what is there when the task ends: nothing that was recorded goes without a word.
+    async fn finish(&mut self) {
+        self.flush().await;
+        let mut batch = RawBatch { loss: std::mem::take(&mut self.unsent), ..RawBatch::default() };
+        self.join.release_all(|sample| batch.samples.push(sample));
+        batch.loss.merge(&self.look_around());
+        // The next stage may have ended first.
+        let _ended = self.output.send(batch).await;
     }
 
     /// Reads the counters; returns what was lost since the last time.
@@ -349,9 +380,7 @@ impl Task {
     }
 
     fn look_around_snapshot(&mut self) {
-        let map_bytes = self.kernel.map_bytes();
         let mut snapshot = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
-        snapshot.map_bytes = map_bytes;
         snapshot.off_cpu_active = self.kernel.off_cpu_active();
         snapshot.clock = self.clock;
         snapshot.frequency_hz = self.frequency_hz;

@@ -3,12 +3,14 @@
 mod child;
 mod daemon;
 mod error;
+mod events;
 mod guard;
 mod history;
 mod kernel_task;
 mod outputs;
 mod own_cost;
 mod pipeline;
+mod program_cost;
 mod progress;
 mod record;
 mod recorder;

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use super::error::AgentError;
 use crate::cli::{Destination, PendingFile, WriteError};
 use crate::model::Profile;
-use crate::render::{self, About, Format};
+use crate::render::{self, About, Format, View};
 
 /// Claimed places. Dropped before [`Outputs::write`], it leaves nothing behind.
 pub(super) struct Outputs(Vec<Place>);
@@ -30,14 +30,19 @@ impl Outputs {
 
     /// Writes the profile to every place; the names of the files, for people. All formats are
     /// rendered before the first file appears.
-    pub(super) fn write(self, profile: &Profile, about: &About) -> Result<Vec<String>, AgentError> {
+    pub(super) fn write(
+        self,
+        profile: &Profile,
+        about: &About,
+        view: View,
+    ) -> Result<Vec<String>, AgentError> {
         let mut rendered = Vec::new();
         for place in self.0 {
             let format = match &place {
                 Place::File { format, .. } | Place::Stdout(format) => *format,
             };
             let mut bytes = Vec::new();
-            render::render(profile, about, format, &mut bytes)?;
+            render::render_view(profile, about, format, view, &mut bytes)?;
             rendered.push((place, bytes));
         }
         let mut names = Vec::new();

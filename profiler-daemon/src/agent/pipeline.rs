@@ -1,23 +1,27 @@
 //! Joins the stages with bounded channels: kernel -> decode -> symbolize -> aggregate -> windows.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::error::AgentError;
 use super::kernel_task::{self, KernelHandle};
 use super::unwinding::Unwinding;
-use crate::aggregate;
+use crate::aggregate::{self, Opened};
 use crate::kernel::{self, Kernel, KernelError};
-use crate::model::{Batch, ClockAnchor, KindLoss, KindQuality, Profile, ProfileKind, Target, Window};
+use crate::model::{Batch, ClockAnchor, Detail, KindLoss, KindQuality, ProfileKind, Target, Window};
 use crate::procs::SharedTable;
+use crate::store::FreshSource;
 use crate::symbolize::{self, Symbolizer};
 use crate::unwind::cache::Cache;
 
 /// Batches that may wait between two stages: with one batch per 50 ms, more than a second.
 const BATCHES: usize = 32;
+
+/// How long a question waits for what is not stored yet; without it, the answer ends earlier.
+const FRESH_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The running stages.
 pub(super) struct Pipeline {
@@ -36,7 +40,7 @@ pub(super) struct SessionSpec {
     pub(super) session: u64,
     pub(super) kind: ProfileKind,
     pub(super) target: Target,
-    pub(super) min_block_ns: u64,
+    pub(super) detail: Detail,
     /// On-CPU frequency, if the session runs the on-CPU sampler itself.
     pub(super) frequency_hz: Option<u32>,
 }
@@ -84,6 +88,12 @@ impl Pipeline {
         Sessions { kernel: self.kernel.clone(), aggregate: self.sessions.clone() }
     }
 
+    /// What has been recorded and no store may have yet.
+    pub(super) fn fresh(&self) -> FreshSource {
+        let sessions = self.sessions.clone();
+        Arc::new(move || sessions.fresh(FRESH_PATIENCE))
+    }
+
     /// A handle on the kernel task.
     pub(super) fn kernel(&self) -> KernelHandle {
         self.kernel.clone()
@@ -125,16 +135,16 @@ impl Pipeline {
 }
 
 impl Sessions {
-    /// Starts a session; the receiver yields its profile after [`Self::end`].
-    pub(super) async fn start(&self, spec: SessionSpec) -> Result<oneshot::Receiver<Profile>, AgentError> {
-        let SessionSpec { session, kind, target, min_block_ns, frequency_hz } = spec;
-        let profile = self.aggregate.open(session, kind, target.clone(), kernel::now(), min_block_ns).await?;
-        let started = self.start_samplers(session, kind, target, min_block_ns, frequency_hz).await;
+    /// Starts a session; its profile is there after [`Self::end`].
+    pub(super) async fn start(&self, spec: SessionSpec) -> Result<Opened, AgentError> {
+        let SessionSpec { session, kind, target, detail, frequency_hz } = spec;
+        let opened = self.aggregate.open(session, kind, target.clone(), kernel::now(), detail).await?;
+        let started = self.start_samplers(session, kind, target, detail, frequency_hz).await;
         if let Err(error) = started {
             self.aggregate.abandon(session).await;
             return Err(error);
         }
-        Ok(profile)
+        Ok(opened)
     }
 
     async fn start_samplers(
@@ -142,11 +152,11 @@ impl Sessions {
         session: u64,
         kind: ProfileKind,
         target: Target,
-        min_block_ns: u64,
+        detail: Detail,
         frequency_hz: Option<u32>,
     ) -> Result<(), AgentError> {
         if kind != ProfileKind::OnCpu {
-            self.kernel.start_off_cpu(session, target.clone(), min_block_ns).await.map_err(refused)?;
+            self.kernel.start_off_cpu(session, target.clone(), detail).await.map_err(refused)?;
         }
         if let Some(frequency_hz) = frequency_hz {
             self.kernel.start_on_cpu(frequency_hz, target).await.map_err(refused)?;

@@ -17,9 +17,9 @@ use super::{table_cache, targets};
 use crate::aggregate;
 use crate::cli::{RecordArgs, RecordTarget, WalkRun};
 use crate::config;
-use crate::kernel::{Kernel, Options, Runs, Walks, preflight};
-use crate::model::{Pid, Profile, ProfileKind, Target, TimeRange};
-use crate::render::{self, About};
+use crate::kernel::{self, Kernel, Options, Runs, Walks, preflight};
+use crate::model::{Detail, Pid, Profile, ProfileKind, Target, TimeRange};
+use crate::render::{self, About, View};
 use crate::symbolize;
 
 const SESSION: u64 = 1;
@@ -53,7 +53,7 @@ async fn run(args: &RecordArgs) -> Result<(), AgentError> {
     let frequency_hz = (kind != ProfileKind::OffCpu).then_some(args.frequency);
     let (target, child) = target(args)?;
 
-    let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32);
+    let cpus = kernel::cpu_count();
     let runs = Runs {
         check_walks: args.walks.contains(&WalkRun::Check),
         time_walks: args.walks.contains(&WalkRun::Time),
@@ -70,9 +70,9 @@ async fn run(args: &RecordArgs) -> Result<(), AgentError> {
         () = stop.received() => return Err(AgentError::NoData("stopped before it began".to_owned())),
     }
     let sessions = pipeline.sessions();
-    let min_block_ns = args.min_block().as_nanos() as u64;
-    let spec = SessionSpec { session: SESSION, kind, target: target.clone(), min_block_ns, frequency_hz };
-    let profile = sessions.start(spec).await?;
+    let detail = Detail { min_block_ns: args.min_block().as_nanos() as u64, wakers: args.wakers };
+    let spec = SessionSpec { session: SESSION, kind, target: target.clone(), detail, frequency_hz };
+    let profile = sessions.start(spec).await?.profile;
 
     let started = SystemTime::now();
     let child = child.map(StoppedChild::release).transpose()?;
@@ -175,15 +175,17 @@ fn report_walks(walks: Walks, talk: &mut Talk) {
         talk.say(&format!("walks: {checked} checked, {differed} differed"));
     }
     let per_frame = |(ns, frames): (u64, u64)| ns as f64 / frames.max(1) as f64;
-    if walks.by_table.0 > 0 {
-        talk.say(&format!(
-            "walks: {:.1} ns a frame by table ({} frames), {:.1} by frame pointer ({} frames), ratio {:.3}",
-            per_frame(walks.by_table),
-            walks.by_table.1,
-            per_frame(walks.by_pointer),
-            walks.by_pointer.1,
-            per_frame(walks.by_table) / per_frame(walks.by_pointer),
-        ));
+    for (what, costs) in [("walks", walks.on_cpu), ("off-CPU walks", walks.off_cpu)] {
+        if costs.by_table.0 > 0 {
+            talk.say(&format!(
+                "{what}: {:.1} ns a frame by table ({} frames), {:.1} by frame pointer ({} frames), ratio {:.3}",
+                per_frame(costs.by_table),
+                costs.by_table.1,
+                per_frame(costs.by_pointer),
+                costs.by_pointer.1,
+                per_frame(costs.by_table) / per_frame(costs.by_pointer),
+            ));
+        }
     }
 }
 
@@ -199,7 +201,8 @@ fn finish(
         return Err(AgentError::NoData(why_empty(args, profile, range)));
     }
     let about = About { title: title(args), range, covered: range.length(), command: Some(command_line()) };
-    let files = outputs.write(profile, &about)?;
+    let view = if args.wakers { View::Wakers } else { View::Waits };
+    let files = outputs.write(profile, &about, view)?;
     talk.say(&render::summary_line(profile, &about));
     if !files.is_empty() {
         talk.say(&format!("wrote {}", files.join(", ")));

@@ -1,11 +1,12 @@
 //! What `capture` needs of the rest: finds targets, starts and stops recording sessions.
 
-use tokio::sync::oneshot;
+use std::time::Duration;
 
+use super::own_cost;
 use super::pipeline::{SessionSpec, Sessions};
 use super::targets;
-use crate::capture::{BoxFuture, Recorder, RecorderError, ResolveError, TargetSpec};
-use crate::model::{Profile, ProfileKind, Target};
+use crate::capture::{BoxFuture, Recorder, RecorderError, Recording, ResolveError, TargetSpec};
+use crate::model::{Detail, ProfileKind, Target};
 use crate::procs::ProcsError;
 
 /// Records captures through the daemon's own pipeline.
@@ -33,15 +34,20 @@ impl Recorder for PipelineRecorder {
         session: u64,
         kind: ProfileKind,
         target: Target,
-        min_block_ns: u64,
-    ) -> BoxFuture<'_, Result<oneshot::Receiver<Profile>, RecorderError>> {
-        let spec = SessionSpec { session, kind, target, min_block_ns, frequency_hz: None };
+        detail: Detail,
+    ) -> BoxFuture<'_, Result<Recording, RecorderError>> {
+        let spec = SessionSpec { session, kind, target, detail, frequency_hz: None };
         Box::pin(async move {
-            self.sessions.start(spec).await.map_err(|error| {
+            let opened = self.sessions.start(spec).await.map_err(|error| {
                 tracing::error!(session, %error, "a capture could not be started");
                 RecorderError(error.to_string())
-            })
+            })?;
+            Ok(Recording { profile: opened.profile, usage: opened.usage })
         })
+    }
+
+    fn cpu_time(&self) -> Duration {
+        own_cost::cpu_time()
     }
 
     fn stop(&self, session: u64) -> BoxFuture<'_, ()> {

@@ -72,11 +72,11 @@ mod tests {
     fn a_users_cache_lies_where_the_user_says_and_roots_where_the_system_does() {
         let path = |text: &str| Some(PathBuf::from(text));
         for (root, cache_home, home, expected) in [
-            (true, path("/home/a/.cache"), path("/home/a"), path("/var/cache/profiler")),
-            (false, path("/elsewhere"), path("/home/a"), path("/elsewhere/profiler")),
-            (false, path("relative"), path("/home/a"), path("/home/a/.cache/profiler")),
-            (false, path(""), path("/home/a"), path("/home/a/.cache/profiler")),
-            (false, None, path("/home/a"), path("/home/a/.cache/profiler")),
+            (true, path("/u/a/.cache"), path("/u/a"), path("/var/cache/profiler")),
+            (false, path("/elsewhere"), path("/u/a"), path("/elsewhere/profiler")),
+            (false, path("relative"), path("/u/a"), path("/u/a/.cache/profiler")),
+            (false, path(""), path("/u/a"), path("/u/a/.cache/profiler")),
+            (false, None, path("/u/a"), path("/u/a/.cache/profiler")),
             (false, None, path("relative"), None),
             (false, None, None, None),
         ] {

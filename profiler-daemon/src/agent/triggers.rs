@@ -23,6 +23,7 @@ const MAX_TOKEN_FILE: u64 = 64 << 10;
 pub(super) struct Triggered {
     pub(super) bundles: Arc<Bundles>,
     pub(super) webhook: Option<Webhook>,
+    pub(super) triggers: Arc<Triggers>,
     watch: PressureWatch,
 }
 
@@ -44,6 +45,7 @@ impl Triggered {
         let bundles = Arc::new(Bundles::new(options, Arc::clone(captures), Arc::clone(store)));
         let options = trigger::Options {
             duration: config.trigger.duration,
+            wakers: config.trigger.wakers,
             cooldown: config.trigger.cooldown,
             max_per_hour: config.trigger.max_per_hour as usize,
             targets: config.webhook.targets.clone(),
@@ -51,8 +53,8 @@ impl Triggered {
         };
         let triggers = Arc::new(Triggers::new(Arc::clone(captures), Arc::clone(&bundles), options));
         let watch = PressureWatch::start(&config.pressure.rules, &triggers);
-        let webhook = token.map(|token| Webhook { token, triggers });
-        Self { bundles, webhook, watch }
+        let webhook = token.map(|token| Webhook { token, triggers: Arc::clone(&triggers) });
+        Self { bundles, webhook, triggers, watch }
     }
 
     /// Starts nothing more. Captures can then be ended.
@@ -64,13 +66,16 @@ impl Triggered {
 
 /// The webhook's token, if there is to be a webhook.
 pub(super) fn token(config: &Config) -> Result<Option<Secret>, AgentError> {
-    match (&config.webhook.token, &config.webhook.token_file) {
-        (Some(token), _) => Ok(Some(token.clone())),
-        (None, Some(path)) => {
-            read(path).map(Some).map_err(|problem| AgentError::Token { path: path.clone(), problem })
-        }
-        (None, None) => Ok(None),
+    match &config.webhook.token {
+        Some(token) => Ok(Some(token.clone())),
+        None => token_in("webhook.token_file", config.webhook.token_file.as_deref()),
     }
+}
+
+/// The token in the file that a key names, if it names one.
+pub(super) fn token_in(key: &'static str, path: Option<&Path>) -> Result<Option<Secret>, AgentError> {
+    let failed = |path: &Path, problem| AgentError::Token { key, path: path.to_owned(), problem };
+    path.map(|path| read(path).map_err(|problem| failed(path, problem))).transpose()
 }
 
 fn read(path: &Path) -> Result<Secret, String> {

@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use profiler_common::unwind::Mapping as TableMapping;
+use profiler_common::unwind::{MAX_MAPPINGS, Mapping as TableMapping};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use super::error::AgentError;
+use super::events::Events;
 use super::own_cost;
 use crate::kernel::{InstalledTable, NoRoom, TableStats, Tables, Watched};
 use crate::model::{ProcessId, Unwinding as Status};
@@ -36,7 +37,7 @@ const UNUSED_AFTER: Duration = Duration::from_secs(600);
 const VDSO: u64 = 0;
 
 /// What goes into the thread.
-enum Message {
+pub(super) enum Message {
     Watched { watched: Watched, number: u64 },
     Built(Answer),
     Stop,
@@ -48,35 +49,6 @@ pub(super) struct Unwinding {
     thread: JoinHandle<()>,
     snapshot: Arc<Mutex<Status>>,
     ready: watch::Receiver<bool>,
-}
-
-/// Tells the thread what happened to processes.
-#[derive(Clone)]
-pub(super) struct Events {
-    sender: SyncSender<Message>,
-    /// Batches sent so far.
-    sent: u64,
-    /// Events that found no room.
-    unsent: u64,
-}
-
-impl Events {
-    /// Passes events on, in the order of time.
-    pub(super) fn send(&mut self, mut watched: Watched) {
-        watched.lost += std::mem::take(&mut self.unsent);
-        let lost = watched.lost + watched.events.len() as u64;
-        let number = self.sent + 1;
-        match self.sender.try_send(Message::Watched { watched, number }) {
-            Ok(()) => self.sent = number,
-            // They are found in /proc: the next batch says that some are missing.
-            Err(_) => self.unsent = lost,
-        }
-    }
-
-    /// Number of the last batch that was sent, see [`SharedTable::applied`].
-    pub(super) fn last(&self) -> u64 {
-        self.sent
-    }
 }
 
 impl Unwinding {
@@ -113,13 +85,15 @@ impl Unwinding {
             no_room: 0,
             warned: false,
             covered_after: None,
+            cut: FxHashSet::default(),
             refused: false,
+            outdated: FxHashSet::default(),
         };
         let thread = std::thread::Builder::new()
             .name("unwinding".to_owned())
             .spawn(move || state.run(&receiver, &ready_sender))
             .map_err(failed)?;
-        let events = Events { sender: sender.clone(), sent: 0, unsent: 0 };
+        let events = Events::new(sender.clone());
         Ok((Self { sender, thread, snapshot, ready }, events))
     }
 
@@ -161,8 +135,13 @@ struct State {
     no_room: u64,
     warned: bool,
     covered_after: Option<Duration>,
+    /// Files or processes were refused since all processes were looked at.
+    /// Published processes that map more code than one may have.
+    cut: FxHashSet<ProcessId>,
     /// Files were refused since all processes were looked at.
     refused: bool,
+    /// Processes that map a file whose table came since they were published.
+    outdated: FxHashSet<ProcessId>,
 }
 
 struct File {
@@ -189,18 +168,19 @@ impl State {
         let (mut reconciled, mut collected) = (started, started);
         self.reconcile();
         loop {
-            match receiver.recv_timeout(LOOK_EVERY) {
-                Ok(Message::Watched { watched, number }) => {
-                    self.apply(&watched);
-                    self.procs.set_applied(number);
-                    if watched.lost > 0 {
-                        warn!(lost = watched.lost, "events of processes were lost: comparing with /proc");
-                        self.reconcile();
-                    }
+            let first = match receiver.recv_timeout(LOOK_EVERY) {
+                Ok(message) => Some(message),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            // All that waits, before anything is published: a process of thirty files is published
+            // once for all their tables, not thirty times.
+            for message in first.into_iter().chain(receiver.try_iter().take(BATCHES)) {
+                match message {
+                    Message::Watched { watched, number } => self.watched(&watched, number),
+                    Message::Built(answer) => self.built(answer),
+                    Message::Stop => return,
                 }
-                Ok(Message::Built(answer)) => self.built(answer),
-                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => {}
             }
             self.publish_changed();
             if reconciled.elapsed() >= RECONCILE_EVERY {
@@ -216,9 +196,14 @@ impl State {
         }
     }
 
-    fn apply(&mut self, watched: &Watched) {
+    fn watched(&mut self, watched: &Watched, number: u64) {
         for event in &watched.events {
             self.procs.lock().apply(event);
+        }
+        self.procs.set_applied(number);
+        if watched.lost > 0 {
+            warn!(lost = watched.lost, "events of processes were lost: comparing with /proc");
+            self.reconcile();
         }
     }
 
@@ -253,7 +238,9 @@ impl State {
 
     fn publish_changed(&mut self) {
         let changed = self.procs.lock().take_changed();
-        for id in changed {
+        let mut outdated = std::mem::take(&mut self.outdated);
+        outdated.extend(changed);
+        for id in outdated {
             self.publish(id);
         }
     }
@@ -277,8 +264,19 @@ impl State {
         files.sort_unstable();
         files.dedup();
         self.set_files(id, files);
-        if let Err(error) = self.tables.publish(id, &published) {
-            self.lack(error);
+        let result = self.tables.publish(id, &published).or_else(|_| {
+            self.tables.collect();
+            self.tables.publish(id, &published)
+        });
+        match result {
+            Ok(0) => {
+                self.cut.remove(&id);
+            }
+            Ok(left_out) => self.lack_some(id, left_out),
+            Err(error) => {
+                self.refused = true;
+                self.lack(error);
+            }
         }
     }
 
@@ -304,7 +302,8 @@ impl State {
                 pages: table.pages,
                 ..plain
             },
-            Some(FileState::Building) => TableMapping { first_page: TableMapping::NO_TABLE, ..plain },
+            // Without state: too many files wait.
+            Some(FileState::Building) | None => TableMapping { first_page: TableMapping::NO_TABLE, ..plain },
             _ => generated,
         }
     }
@@ -351,11 +350,7 @@ impl State {
             }
         };
         self.set_state(answer.serial, state);
-        let users: Vec<ProcessId> =
-            self.files.get(&answer.serial).into_iter().flat_map(|file| file.users.iter().copied()).collect();
-        for id in users {
-            self.publish(id);
-        }
+        self.outdated.extend(self.files.get(&answer.serial).iter().flat_map(|file| &file.users));
     }
 
     fn ready(&mut self, table: &Table) -> FileState {
@@ -403,6 +398,7 @@ impl State {
 
     fn forget(&mut self, id: ProcessId) {
         self.tables.forget(id);
+        self.cut.remove(&id);
         self.set_files(id, Vec::new());
         self.processes.remove(&id);
     }
@@ -433,6 +429,19 @@ impl State {
         if !self.warned {
             self.warned = true;
             warn!(%error, "some stacks cannot be unwound completely");
+        }
+    }
+
+    /// Part of what a process maps is not known to the programs: stacks end there, and say so.
+    fn lack_some(&mut self, id: ProcessId, left_out: usize) {
+        if self.cut.insert(id) {
+            self.no_room += 1;
+            warn!(
+                pid = id.pid.0,
+                left_out,
+                limit = MAX_MAPPINGS,
+                "the process maps too much code: some is not unwound"
+            );
         }
     }
 

@@ -1,5 +1,7 @@
 //! The single owner of what is still being recorded: open windows and open sessions.
 
+mod distributions;
+mod precision;
 mod reported;
 mod session;
 mod waits;
@@ -8,6 +10,8 @@ mod windows;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
@@ -16,7 +20,9 @@ use tokio::time::{Instant, MissedTickBehavior};
 use self::session::Sessions;
 use self::waits::Waits;
 use self::windows::Windows;
-use crate::model::{Batch, ClockAnchor, MonoNs, Profile, ProfileKind, Target, WaitRules, Window};
+use crate::model::{
+    Batch, ClockAnchor, Detail, Fresh, MonoNs, Profile, ProfileKind, Target, Usage, WaitRules, Window,
+};
 
 /// How late a sample may be and still find its window open.
 const GRACE: Duration = Duration::from_secs(1);
@@ -27,6 +33,8 @@ const TICK: Duration = Duration::from_millis(250);
 const MAX_CLOCK_ERROR: Duration = Duration::from_secs(1);
 /// Requests that may wait; each waits for one batch at most.
 const REQUESTS: usize = 16;
+/// Sealed windows that are told of as open ones are, since the store may not have them yet.
+const KEPT: usize = 2;
 
 /// What the aggregator keeps.
 #[derive(Clone, Debug)]
@@ -63,16 +71,29 @@ pub struct OpenSession {
     pub target: Target,
     /// Nothing before this instant counts: intervals are clipped to it.
     pub not_before: MonoNs,
-    /// Off-CPU intervals shorter than this are left out, ns.
-    pub min_block_ns: u64,
+    /// Which off-CPU intervals, and what of them.
+    pub detail: Detail,
     /// Where the finished profile goes.
     pub reply: oneshot::Sender<Profile>,
+    /// Where it says what it has taken.
+    pub usage: Arc<Usage>,
+}
+
+/// A session that was opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// Yields the profile once a batch names the session in [`Batch::ended`], or the samples end.
+    pub profile: oneshot::Receiver<Profile>,
+    /// What it has taken so far.
+    pub usage: Arc<Usage>,
 }
 
 #[derive(Debug)]
 enum Request {
     Open(OpenSession),
     Abandon(u64),
+    /// What the windows hold that are not sealed, or were only just.
+    Fresh(std::sync::mpsc::SyncSender<Fresh>),
 }
 
 /// Opens and abandons sessions.
@@ -86,8 +107,7 @@ pub struct Closed;
 
 impl Handle {
     /// Opens a session. Records that are sent to the aggregator after this returns are seen by
-    /// it. The receiver yields the profile once a batch names the session in
-    /// [`Batch::ended`], or the samples end.
+    /// it.
     ///
     /// # Errors
     /// [`Closed`] when the aggregator has ended.
@@ -97,12 +117,26 @@ impl Handle {
         kind: ProfileKind,
         target: Target,
         not_before: MonoNs,
-        min_block_ns: u64,
-    ) -> Result<oneshot::Receiver<Profile>, Closed> {
+        detail: Detail,
+    ) -> Result<Opened, Closed> {
         let (reply, profile) = oneshot::channel();
-        let open = OpenSession { session, kind, target, not_before, min_block_ns, reply };
+        let usage = Arc::default();
+        let open =
+            OpenSession { session, kind, target, not_before, detail, reply, usage: Arc::clone(&usage) };
         self.0.send(Request::Open(open)).await.map_err(|_| Closed)?;
-        Ok(profile)
+        Ok(Opened { profile, usage })
+    }
+
+    /// What the open windows hold up to now, and those that were sealed last: they may still be on
+    /// their way. Blocks for a moment; nothing where the answer takes longer than `patience` or the
+    /// aggregator has ended.
+    #[must_use]
+    pub fn fresh(&self, patience: Duration) -> Fresh {
+        let (reply, windows) = std::sync::mpsc::sync_channel(1);
+        if self.0.try_send(Request::Fresh(reply)).is_err() {
+            return Fresh::default();
+        }
+        windows.recv_timeout(patience).unwrap_or_default()
     }
 
     /// Forgets a session and what it saw. Dropping its receiver does the same, a little later.
@@ -144,6 +178,7 @@ fn with_clock(
         sessions: Sessions::new(options.max_rows),
         windows: options.window.map(|length| Windows::new(length, GRACE, options.kinds, options.max_rows)),
         waits: Waits::new(options.waits),
+        sealed: VecDeque::new(),
         anchor,
         sink: windows,
         clock,
@@ -155,6 +190,8 @@ struct Aggregator<C> {
     sessions: Sessions,
     windows: Option<Windows>,
     waits: Waits,
+    /// The windows that were sealed last, until the store has surely got them.
+    sealed: VecDeque<Window>,
     anchor: ClockAnchor,
     sink: mpsc::Sender<Window>,
     clock: C,
@@ -172,6 +209,8 @@ impl<C: Fn() -> ClockAnchor> Aggregator<C> {
                 Some(request) = requests.recv() => match request {
                     Request::Open(open) => self.sessions.open(open),
                     Request::Abandon(session) => self.sessions.abandon(session),
+                    // Whoever asked may have lost patience.
+                    Request::Fresh(reply) => _ = reply.try_send(self.fresh()),
                 },
                 batch = samples.recv() => {
                     let Some(mut batch) = batch else { break };
@@ -212,8 +251,20 @@ impl<C: Fn() -> ClockAnchor> Aggregator<C> {
         self.send(sealed).await;
     }
 
-    async fn send(&self, sealed: Vec<Window>) {
+    /// What is not sealed, or was only just.
+    fn fresh(&self) -> Fresh {
+        let now = self.anchor.wall((self.clock)().mono);
+        let open = self.windows.iter().flat_map(|windows| windows.so_far(now)).collect();
+        Fresh { sealed: self.sealed.iter().cloned().collect(), open }
+    }
+
+    async fn send(&mut self, sealed: Vec<Window>) {
         for window in sealed {
+            // Their profiles are shared with what is on its way.
+            self.sealed.push_back(window.clone());
+            if self.sealed.len() > KEPT {
+                self.sealed.pop_front();
+            }
             if self.sink.send(window).await.is_err() {
                 tracing::debug!("a sealed window was dropped: the store has gone");
             }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
-use crate::model::{Measure, ProcessId, Sample, Tid};
+use crate::model::{Draw, Measure, ProcessId, Sample, Tid};
 
 /// Most open intervals that are remembered. What does not fit is told whole when it ends.
 const MAX_OPEN: usize = 1 << 18;
@@ -16,10 +16,36 @@ type Parts = [u64; 3];
 
 #[derive(Debug)]
 pub(super) struct Reported {
-    /// By thread and number of the interval: what was told, and when the sweep was that saw it.
-    open: HashMap<(ProcessId, Tid, u32), (Parts, SystemTime)>,
+    /// By thread and number of the interval.
+    open: HashMap<(ProcessId, Tid, u32), Told>,
     /// When the last sweeps began of which something has arrived, oldest first.
     sweeps: [SystemTime; 4],
+}
+
+/// What was told of an interval that had not ended.
+#[derive(Debug)]
+struct Told {
+    /// What it stood for by its clock.
+    parts: Parts,
+    /// How long it was.
+    lengths: Parts,
+    /// When the sweep was that saw it.
+    at: SystemTime,
+    /// The interval as the sweep saw it.
+    sample: Sample,
+}
+
+/// What an interval is worth beyond what was told of it before.
+#[derive(Debug)]
+pub(super) struct News {
+    /// Parts as they count: by the clock, and for all threads that this one stands for.
+    pub(super) measure: Measure,
+    /// How each part was drawn.
+    pub(super) draws: [Draw; 3],
+    /// See [`crate::model::Clock::thread_share`].
+    pub(super) thread_share: u8,
+    /// When the interval was last told of; `None` where it never was.
+    pub(super) told_at: Option<SystemTime>,
 }
 
 impl Default for Reported {
@@ -31,28 +57,53 @@ impl Default for Reported {
 impl Reported {
     /// What the interval stands for by its thread's clock, beyond what was told of it before;
     /// `None` where that is nothing.
-    pub(super) fn news(&mut self, sample: &Sample, at: SystemTime) -> Option<Measure> {
+    pub(super) fn news(&mut self, sample: &Sample, at: SystemTime) -> Option<News> {
         let parts = sample.measure.by_clock()?;
-        let Measure::OffCpu { sequence, open, .. } = sample.measure else { return None };
+        let Measure::OffCpu { blocked_ns, run_queue_ns, preempted_ns, sequence, open, sampled, .. } =
+            sample.measure
+        else {
+            return None;
+        };
+        let clock = sampled.by_clock?;
+        let lengths = [blocked_ns, run_queue_ns, preempted_ns];
         let key = (sample.process, sample.tid, sequence);
         let told = if open {
             if self.open.len() >= MAX_OPEN && !self.open.contains_key(&key) {
                 return None;
             }
             self.note_sweep(at);
-            self.open.insert(key, (parts, at))
+            self.open.insert(key, Told { parts, lengths, at, sample: sample.clone() })
         } else {
             self.open.remove(&key)
         };
-        let news = told.map_or(parts, |(told, _)| beyond(parts, told));
-        (news != [0; 3]).then(|| sample.measure.with_parts(news))
+        let (news, lengths) = match &told {
+            Some(told) => (beyond(parts, told.parts), beyond(lengths, told.lengths)),
+            None => (parts, lengths),
+        };
+        let draw = |part: usize| Draw {
+            length_ns: lengths[part],
+            ticks: news[part].checked_div(clock.period_ns).unwrap_or_default(),
+            period_ns: clock.period_ns,
+        };
+        (news != [0; 3]).then(|| News {
+            measure: sample.measure.with_parts(news.map(|ns| ns.saturating_mul(clock.stands_for()))),
+            draws: [draw(0), draw(1), draw(2)],
+            thread_share: clock.thread_share,
+            told_at: told.map(|told| told.at),
+        })
     }
 
     /// Forgets intervals that the last sweeps did not see any more: their end was lost. Sweeps are
     /// counted, since records may arrive late, all of them; and the last one may not be whole yet.
     pub(super) fn forget(&mut self) {
         let oldest = self.sweeps[0];
-        self.open.retain(|_, (_, at)| *at >= oldest);
+        self.open.retain(|_, told| told.at >= oldest);
+    }
+
+    /// The intervals that the last sweep saw and that have not ended since.
+    pub(super) fn still_open(&self) -> impl Iterator<Item = &Sample> {
+        let [.., last] = self.sweeps;
+        self.open.values().filter(move |told| told.at + SWEEP >= last).map(|told| &told.sample)
     }
 
     fn note_sweep(&mut self, at: SystemTime) {
@@ -85,7 +136,7 @@ mod tests {
     use crate::model::{CgroupId, Clock, MonoNs, Pid, Sampled, StackFlags, TaskState, Wait};
 
     fn interval(length_ns: u64, open: bool) -> Sample {
-        let by_clock = Some(Clock { period_ns: 0, ticks: [0; 3] });
+        let by_clock = Some(Clock::default());
         Sample {
             time: MonoNs(0),
             process: ProcessId { pid: Pid(1), start_ticks: 1 },
@@ -104,6 +155,7 @@ mod tests {
                 open,
                 sampled: Sampled { by_session: false, by_clock },
             },
+            waker: None,
         }
     }
 
@@ -112,7 +164,8 @@ mod tests {
         let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(1000 + seconds);
         let mut reported = Reported::default();
         let mut news = |length, open, seconds| {
-            let news = reported.news(&interval(length, open), at(seconds)).and_then(Measure::by_clock);
+            let news =
+                reported.news(&interval(length, open), at(seconds)).and_then(|news| news.measure.by_clock());
             reported.forget();
             news.map(|parts| parts[0])
         };

@@ -1,12 +1,21 @@
 //! The sessions that are still open: which samples are theirs, and how much of each.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 
-use super::OpenSession;
 use super::windows::kind_of;
-use crate::model::{Batch, Labels, Measure, MonoNs, Profile, ProfileKind, Sample, Stage, Target};
+use super::{OpenSession, distributions};
+use crate::model::{
+    Batch, Detail, Extent, Labels, Measure, MonoNs, Profile, ProfileKind, Sample, Stage, Target, Usage,
+};
+
+/// When it was looked for intervals that had not ended: once, at the end.
+const ONLY_LOOK: u64 = 1;
+/// How finely a session keeps when its values came: how much shares sway is told by it.
+const GRAIN: Duration = Duration::from_millis(250);
 
 /// All open sessions. Those that run at a time are few; a list is enough.
 #[derive(Debug)]
@@ -21,10 +30,15 @@ impl Sessions {
     }
 
     pub(super) fn open(&mut self, open: OpenSession) {
-        let OpenSession { session, kind, target, not_before, min_block_ns, reply } = open;
-        let profile = Profile::new(kind);
+        let OpenSession { session, kind, target, not_before, detail, reply, usage } = open;
+        // Samples and nanoseconds do not add up.
+        let profile = match kind {
+            ProfileKind::Wall => Profile::new(kind),
+            _ => Profile::with_coarse_times(kind, SystemTime::UNIX_EPOCH, GRAIN),
+        };
         let max_rows = self.max_rows;
-        let session = Session { session, target, not_before, min_block_ns, max_rows, profile };
+        let session =
+            Session { session, target, not_before, detail, max_rows, profile, usage, measured_rows: 0 };
         self.open.push((session, reply));
     }
 
@@ -68,6 +82,7 @@ fn finish(mut session: Session, reply: oneshot::Sender<Profile>, still_open: &[&
     for sample in still_open {
         session.insert_sample(sample);
     }
+    session.profile.distributions_mut().swept(ONLY_LOOK);
     if reply.send(session.profile).is_err() {
         tracing::debug!(session = session.session, "a session ended and nobody waited for its profile");
     }
@@ -97,9 +112,12 @@ struct Session {
     session: u64,
     target: Target,
     not_before: MonoNs,
-    min_block_ns: u64,
+    detail: Detail,
     max_rows: usize,
     profile: Profile,
+    usage: Arc<Usage>,
+    /// Rows when the profile's memory was last told.
+    measured_rows: usize,
 }
 
 impl Session {
@@ -111,6 +129,12 @@ impl Session {
             }
         }
         self.profile.loss.merge(&batch.loss.of(self.profile.kind()));
+        // Measuring goes through the whole profile: only where it has grown by a part.
+        let rows = self.profile.row_count();
+        if rows - self.measured_rows > self.measured_rows / 16 {
+            self.usage.set_bytes(self.profile.memory_bytes() as u64);
+            self.measured_rows = rows;
+        }
     }
 
     fn insert_sample(&mut self, sample: &Sample) {
@@ -129,11 +153,21 @@ impl Session {
         }
         let whole_ns = off_cpu_ns(sample.measure);
         // The minimum is about the interval, not about the part of it that this session saw.
-        if whole_ns.is_some_and(|ns| ns < self.min_block_ns) || off_cpu_ns(measure) == Some(0) {
+        if whole_ns.is_some_and(|ns| ns < self.detail.min_block_ns) || off_cpu_ns(measure) == Some(0) {
             return;
         }
-        let sample = Sample { measure, ..sample.clone() };
-        if !self.profile.add_within(&sample, self.max_rows) {
+        let waker = sample.waker.clone().filter(|_| self.detail.wakers);
+        let sample = Sample { measure, waker, ..sample.clone() };
+        self.usage.add_events(1);
+        if let Measure::OffCpu { open: true, .. } = measure {
+            distributions::add_open(&mut self.profile, &sample, ONLY_LOOK);
+        } else {
+            distributions::add_ended(&mut self.profile, &sample);
+        }
+        // Only how values are spread over the session is of interest: its own clock does.
+        let after = Duration::from_nanos(sample.time.0.saturating_sub(self.not_before.0));
+        let extent = Extent::of(measure, SystemTime::UNIX_EPOCH + after);
+        if self.profile.add_when(&sample, Some(&extent), self.max_rows).is_none() {
             self.profile.loss.add(Stage::Pipeline, "session full", 1);
         }
     }

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::model::{
-    CgroupId, Frame, FrameKind, KindLoss, Labels, Loss, Measure, Pid, ProcessId, Sample, Sampled, StackFlags,
-    Stage, TaskState, Tid, TimeRange, Wait,
+    CgroupId, Clock, Frame, FrameKind, KindLoss, Labels, Loss, Measure, Pid, ProcessId, Sample, Sampled,
+    StackFlags, Stage, TaskState, Tid, TimeRange, Wait,
 };
 
 const MS: u64 = 1_000_000;
@@ -30,6 +30,7 @@ fn sample(time_ns: u64, pid: u32, function: &str, measure: Measure) -> Sample {
         stack: Arc::new([Arc::new(frame)]),
         flags: StackFlags::default(),
         measure,
+        waker: None,
     }
 }
 
@@ -149,7 +150,9 @@ fn finish(
     let mut sessions = Sessions::new(1000);
     let (reply, mut profile) = oneshot::channel();
     let not_before = MonoNs(not_before);
-    sessions.open(OpenSession { session: 1, kind, target, not_before, min_block_ns, reply });
+    let detail = Detail { min_block_ns, wakers: false };
+    let usage = Arc::default();
+    sessions.open(OpenSession { session: 1, kind, target, not_before, detail, reply, usage });
     for batch in batches {
         sessions.insert(batch);
     }
@@ -192,7 +195,8 @@ fn another_sessions_sweep_is_not_counted() {
     let mut sessions = Sessions::new(1000);
     let (reply, mut profile) = oneshot::channel();
     let (kind, not_before) = (ProfileKind::OffCpu, MonoNs(0));
-    sessions.open(OpenSession { session: 2, kind, target: Target::Host, not_before, min_block_ns: 0, reply });
+    let (detail, usage) = (Detail::default(), Arc::default());
+    sessions.open(OpenSession { session: 2, kind, target: Target::Host, not_before, detail, reply, usage });
     sessions.insert(&ending(vec![interval(SECOND, 1, 100 * MS, 1, true)]));
     assert!(profile.try_recv().is_err(), "it was session 1 that ended");
     sessions.finish_all();
@@ -270,8 +274,16 @@ async fn next(sealed: &mut mpsc::Receiver<Window>) -> Option<Window> {
 async fn the_loop_seals_by_time_and_finishes_everything_at_the_end() {
     let clocks = Clocks::default();
     let (samples, mut sealed, handle, running) = run(&clocks);
-    let profile = handle.open(1, ProfileKind::OnCpu, Target::Host, MonoNs(0), 0).await.expect("open");
-    let abandoned = handle.open(2, ProfileKind::OnCpu, Target::Host, MonoNs(0), 0).await.expect("open");
+    let profile = handle
+        .open(1, ProfileKind::OnCpu, Target::Host, MonoNs(0), Detail::default())
+        .await
+        .expect("open")
+        .profile;
+    let abandoned = handle
+        .open(2, ProfileKind::OnCpu, Target::Host, MonoNs(0), Detail::default())
+        .await
+        .expect("open")
+        .profile;
     handle.abandon(2).await;
     samples.send(batch(vec![hit(SECOND, 1, "f")])).await.expect("running");
     taken(&samples).await;
@@ -287,7 +299,7 @@ async fn the_loop_seals_by_time_and_finishes_everything_at_the_end() {
     assert_eq!(functions(&next(&mut sealed).await.expect("the open window"), ProfileKind::OnCpu), ["g"]);
     assert_eq!(profile.await.expect("a profile").total().count, 2);
     assert!(abandoned.await.is_err());
-    let late = handle.open(3, ProfileKind::OnCpu, Target::Host, MonoNs(0), 0).await;
+    let late = handle.open(3, ProfileKind::OnCpu, Target::Host, MonoNs(0), Detail::default()).await;
     assert_eq!(late.err(), Some(Closed));
 }
 
@@ -316,10 +328,70 @@ async fn a_session_nobody_waits_for_is_forgotten() {
     let mut sessions = Sessions::new(1000);
     let (reply, profile) = oneshot::channel();
     let (kind, not_before) = (ProfileKind::OnCpu, MonoNs(0));
-    sessions.open(OpenSession { session: 1, kind, target: Target::Host, not_before, min_block_ns: 0, reply });
+    let (detail, usage) = (Detail::default(), Arc::default());
+    sessions.open(OpenSession { session: 1, kind, target: Target::Host, not_before, detail, reply, usage });
     sessions.forget_unwanted();
     assert_eq!(sessions.count(), 1);
     drop(profile);
     sessions.forget_unwanted();
     assert_eq!(sessions.count(), 0);
+}
+
+#[test]
+fn open_windows_tell_what_they_hold_so_far_and_when_it_was() {
+    let mut windows = Windows::new(Duration::from_secs(10), GRACE, vec![ProfileKind::OnCpu], 1000);
+    assert!(windows.advance(wall(3)).is_empty());
+    windows.insert(&batch(vec![hit(SECOND, 1, "a"), hit(2 * SECOND, 1, "b")]), &anchor());
+    let so_far: Vec<Window> = windows.so_far(wall(6)).collect();
+    let [window] = so_far.as_slice() else { panic!("{so_far:?}") };
+    assert_eq!(window.range, TimeRange { from: wall(3), to: wall(6) });
+    assert_eq!(functions(window, ProfileKind::OnCpu), ["a", "b"]);
+    let times = window.profiles[0].times().expect("windows keep them");
+    assert_eq!([0, 1].map(|row| times.of_row(row)[0].start_ms), [1000, 2000]);
+    // It goes on as if nobody had looked.
+    windows.insert(&batch(vec![hit(3 * SECOND, 1, "c")]), &anchor());
+    let sealed = windows.advance(wall(11));
+    assert_eq!(functions(&sealed[0], ProfileKind::OnCpu), ["a", "b", "c"]);
+}
+
+/// The interval as windows take it.
+fn by_clock(mut sample: Sample, clock: Clock) -> Sample {
+    if let Measure::OffCpu { sampled, .. } = &mut sample.measure {
+        sampled.by_clock = Some(clock);
+    }
+    sample
+}
+
+#[test]
+fn an_open_window_says_how_sure_it_is_and_what_has_not_ended() {
+    let mut windows = Windows::new(Duration::from_secs(10), GRACE, vec![ProfileKind::OffCpu], 1000);
+    windows.advance(wall(3));
+    let clock = Clock { period_ns: 10 * MS, ticks: [2, 0, 0], thread_share: 0 };
+    let samples = [false, true].map(|open| interval(3 * SECOND, 1, 15 * MS, u32::from(open), open));
+    windows.insert(&batch(samples.map(|sample| by_clock(sample, clock)).to_vec()), &anchor());
+    let told = |window: &Window| {
+        let profile = &window.profiles[0];
+        let open: f64 = profile.waits_by_activity().iter().map(|(_, waits)| waits.open.count()).sum();
+        (profile.total().ns / MS, open, profile.total_error())
+    };
+    let first = told(&windows.so_far(wall(9)).next().expect("a window"));
+    assert_eq!((first.0, first.1), (40, 1.0));
+    assert!(first.2 > 0.0);
+    // However often it is looked at.
+    assert_eq!(told(&windows.so_far(wall(9)).next().expect("a window")), first);
+    assert_eq!(told(&windows.advance(wall(11))[0]), first);
+}
+
+#[test]
+fn a_piece_of_an_open_interval_lies_where_it_is_new() {
+    let mut windows = Windows::new(Duration::from_secs(10), GRACE, vec![ProfileKind::OffCpu], 1000);
+    windows.advance(wall(3));
+    let first = by_clock(interval(3 * SECOND, 1, 2 * SECOND, 1, true), Clock::default());
+    let second = by_clock(interval(5 * SECOND, 1, 4 * SECOND, 1, true), Clock::default());
+    windows.insert(&batch(vec![first]), &anchor());
+    windows.insert(&batch(vec![second]), &anchor());
+    let window = windows.so_far(wall(9)).next().expect("a window");
+    let times = window.profiles[0].times().expect("windows keep them");
+    let spans: Vec<_> = times.of_row(0).iter().map(|span| (span.start_ms, span.end_ms())).collect();
+    assert_eq!(spans, [(1000, 2999), (3000, 5000)]);
 }

@@ -4,8 +4,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::reported::Reported;
-use crate::model::{Batch, ClockAnchor, Measure, Profile, ProfileKind, Sample, Stage, TimeRange, Window};
+use super::distributions;
+use super::precision::Precision;
+use super::reported::{News, Reported};
+use crate::model::{
+    Batch, ClockAnchor, Extent, Measure, Profile, ProfileKind, Sample, Stage, TimeRange, Window,
+};
 
 /// The open windows, oldest first and without gaps between them.
 ///
@@ -25,20 +29,46 @@ pub(super) struct Windows {
 struct Open {
     range: TimeRange,
     profiles: BTreeMap<ProfileKind, Profile>,
+    precision: Precision,
 }
 
 impl Open {
     fn new(range: TimeRange, kinds: &[ProfileKind]) -> Self {
-        Self { range, profiles: kinds.iter().map(|&kind| (kind, Profile::new(kind))).collect() }
+        let profiles = kinds.iter().map(|&kind| (kind, Profile::with_times(kind, range.from)));
+        Self { range, profiles: profiles.collect(), precision: Precision::default() }
     }
 
     fn profile(&mut self, kind: ProfileKind) -> &mut Profile {
-        self.profiles.entry(kind).or_insert_with(|| Profile::new(kind))
+        self.profiles.entry(kind).or_insert_with(|| Profile::with_times(kind, self.range.from))
     }
 
-    fn seal(self) -> Window {
+    fn seal(mut self, reported: &Reported) -> Window {
+        if let Some(off_cpu) = self.profiles.get_mut(&ProfileKind::OffCpu) {
+            settle(off_cpu, &self.precision, reported, self.range.to);
+        }
         Window { range: self.range, profiles: self.profiles.into_values().map(Arc::new).collect() }
     }
+
+    /// What it holds at `now`.
+    fn so_far(&self, now: SystemTime, reported: &Reported) -> Window {
+        let range = TimeRange { from: self.range.from, to: self.range.to.min(now).max(self.range.from) };
+        let profiles = self.profiles.iter().map(|(kind, profile)| {
+            let mut profile = profile.clone();
+            if *kind == ProfileKind::OffCpu {
+                settle(&mut profile, &self.precision, reported, range.to);
+            }
+            Arc::new(profile)
+        });
+        Window { range, profiles: profiles.collect() }
+    }
+}
+
+/// Adds what is only known at the end of a window: how sure its values are, and what has not ended.
+fn settle(off_cpu: &mut Profile, precision: &Precision, reported: &Reported, end: SystemTime) {
+    precision.settle(off_cpu);
+    let since_epoch = end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let at_ns = u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX);
+    distributions::add_all_open(off_cpu, reported, at_ns);
 }
 
 impl Windows {
@@ -59,7 +89,7 @@ impl Windows {
         let mut sealed = Vec::new();
         // The newest ends after `now`, so it always stays.
         while self.open.front().is_some_and(|open| open.range.to + self.grace <= now) {
-            sealed.extend(self.open.pop_front().map(Open::seal));
+            sealed.extend(self.open.pop_front().map(|open| open.seal(&self.reported)));
         }
         if !sealed.is_empty() {
             self.reported.forget();
@@ -80,10 +110,21 @@ impl Windows {
     pub(super) fn insert(&mut self, batch: &Batch, anchor: &ClockAnchor) {
         for sample in &batch.samples {
             let at = anchor.wall(sample.time);
+            let whole = Extent::of(sample.measure, at);
             if matches!(sample.measure, Measure::OnCpu { .. }) {
-                self.insert_sample(sample, at);
-            } else if let Some(measure) = self.reported.news(sample, at) {
-                self.insert_sample(&Sample { measure, ..sample.clone() }, at);
+                self.insert_sample(sample, at, &whole, None);
+                continue;
+            }
+            if sample.measure.by_clock().is_some()
+                && let Some(open) = self.window_of(at)
+            {
+                distributions::add_ended(open.profile(ProfileKind::OffCpu), sample);
+            }
+            if let Some(news) = self.reported.news(sample, at) {
+                // Wakers are the detail of sessions; here they would make many rows of one.
+                let sample = Sample { measure: news.measure, waker: None, ..sample.clone() };
+                let extent = news.told_at.map_or(whole, |from| Extent::piece(news.measure, from, at));
+                self.insert_sample(&sample, at, &extent, Some(&news));
             }
         }
         let Some(newest) = self.open.back_mut() else { return };
@@ -95,16 +136,35 @@ impl Windows {
         }
     }
 
-    fn insert_sample(&mut self, sample: &Sample, at: SystemTime) {
+    fn window_of(&mut self, at: SystemTime) -> Option<&mut Open> {
         // The first window that ends after it: the oldest for those that come too late, and the
         // newest for those from beyond the present.
         let index = self.open.partition_point(|open| open.range.to <= at);
         let index = index.min(self.open.len().saturating_sub(1));
-        let Some(open) = self.open.get_mut(index) else { return };
-        let profile = open.profile(kind_of(sample.measure));
-        if !profile.add_within(sample, self.max_rows) {
-            profile.loss.add(Stage::Pipeline, "window full", 1);
+        self.open.get_mut(index)
+    }
+
+    fn insert_sample(&mut self, sample: &Sample, at: SystemTime, extent: &Extent, news: Option<&News>) {
+        let max_rows = self.max_rows;
+        let Some(open) = self.window_of(at) else { return };
+        let from = open.range.from;
+        let profile = open
+            .profiles
+            .entry(kind_of(sample.measure))
+            .or_insert_with_key(|&kind| Profile::with_times(kind, from));
+        match (profile.add_when(sample, Some(extent), max_rows), news) {
+            (Some(rows), Some(news)) => open.precision.add(profile, sample, news, rows),
+            (Some(_), None) => {}
+            (None, _) => profile.loss.add(Stage::Pipeline, "window full", 1),
         }
+    }
+
+    /// What the open windows hold at `now`, oldest first.
+    pub(super) fn so_far(&self, now: SystemTime) -> impl Iterator<Item = Window> {
+        self.open
+            .iter()
+            .map(move |open| open.so_far(now, &self.reported))
+            .filter(|window| window.range.from < window.range.to)
     }
 
     /// Seals what is open; the newest window then ends at `now`.
@@ -113,7 +173,7 @@ impl Windows {
             // Never empty: what has no length overlaps no query.
             newest.range.to = newest.range.to.min(now).max(newest.range.from + Duration::from_millis(1));
         }
-        self.open.drain(..).map(Open::seal).collect()
+        self.open.drain(..).map(|open| open.seal(&self.reported)).collect()
     }
 }
 

@@ -1,40 +1,51 @@
 //! `CaptureService`: starting, watching and stopping captures, and their bundles.
 
+use std::io::Read as _;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tokio_stream::wrappers::WatchStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
 use super::convert;
 use super::error::ApiError;
-use crate::bundle::{BundleFile, Bundles};
+use super::query::blocking;
+use super::sending::{PATIENCE, Sent, sent};
+use crate::bundle::{BundleError, BundleFile, Bundles};
 use crate::capture::{CaptureSpec, Captures, Cause, TargetSpec};
-use crate::model::{Pid, ProfileKind};
+use crate::model::{Allowance, Pid, ProfileKind};
 use crate::proto::capture_service_server::CaptureService;
 use crate::proto::{
-    BundlePart, Capture, GetBundleRequest, GetRequest, ListCapturesRequest, ListCapturesResponse,
-    StartRequest, StopRequest, WatchRequest,
+    BundlePart, Capture, CaptureLimits, GetBundleRequest, GetRequest, ListCapturesRequest,
+    ListCapturesResponse, StartRequest, StopRequest, WatchRequest,
 };
 
 /// Largest piece of a bundle's file in one message, bytes.
-const MAX_CHUNK: usize = 1 << 20;
+const MAX_CHUNK: u64 = 1 << 20;
+/// Bundles that are fetched at a time; each has its files open.
+pub(super) const TRANSFERS: usize = 8;
 
 pub(super) struct CaptureApi {
     pub(super) captures: Arc<Captures>,
     pub(super) bundles: Arc<Bundles>,
+    /// [`TRANSFERS`] of them.
+    pub(super) transfers: Arc<Semaphore>,
 }
 
 #[tonic::async_trait]
 impl CaptureService for CaptureApi {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<Capture, Status>> + Send>>;
-    type GetBundleStream = Pin<Box<dyn Stream<Item = Result<BundlePart, Status>> + Send>>;
+    type GetBundleStream = Sent<BundlePart>;
 
     async fn start(&self, request: Request<StartRequest>) -> Result<Response<Capture>, Status> {
         let request = request.into_inner();
         let bundle = request.bundle;
-        let capture = self.captures.start(spec(request)?).map_err(ApiError::Capture)?;
+        let (captures, spec) = (Arc::clone(&self.captures), spec(request)?);
+        // Finding the target reads files of each of its processes.
+        let started = blocking(move || captures.start(spec).map_err(ApiError::Capture));
+        let capture = started.await?;
         if bundle {
             self.bundles.follow(&capture.id);
         }
@@ -73,22 +84,47 @@ impl CaptureService for CaptureApi {
         &self,
         request: Request<GetBundleRequest>,
     ) -> Result<Response<Self::GetBundleStream>, Status> {
-        let files = self.bundles.get(&request.into_inner().id).await.map_err(ApiError::Bundle)?;
-        let parts = files.into_iter().flat_map(parts).map(Ok);
-        Ok(Response::new(Box::pin(tokio_stream::iter(parts))))
+        let id = request.into_inner().id;
+        let place = tokio::time::timeout(PATIENCE, Arc::clone(&self.transfers).acquire_owned());
+        let Ok(Ok(place)) = place.await else { Err(ApiError::Busy { retry_after: PATIENCE })? };
+        let files = self.bundles.get(&id).await.map_err(ApiError::Bundle)?;
+        let parts = Parts { id, files: files.into_iter(), current: None };
+        Ok(Response::new(sent(parts, place)))
     }
 }
 
-/// A file in pieces; an empty one is one piece.
-fn parts(file: BundleFile) -> impl Iterator<Item = BundlePart> {
-    let BundleFile { name, bytes } = file;
-    let size = bytes.len();
-    let starts = (0..size.max(1)).step_by(MAX_CHUNK);
-    starts.map(move |start| BundlePart {
-        file: name.clone(),
-        size: size as u64,
-        data: bytes[start..size.min(start + MAX_CHUNK)].to_vec(),
-    })
+/// Files in pieces, read when they are sent; an empty file is one piece.
+struct Parts {
+    id: String,
+    files: std::vec::IntoIter<BundleFile>,
+    /// The file that is being read, and how much of it is to come.
+    current: Option<(BundleFile, u64)>,
+}
+
+impl Iterator for Parts {
+    type Item = Result<BundlePart, Status>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (mut file, left) = match self.current.take() {
+            Some(current) => current,
+            None => {
+                let file = self.files.next()?;
+                let size = file.size;
+                (file, size)
+            }
+        };
+        let length = left.min(MAX_CHUNK);
+        let mut data = vec![0; length as usize];
+        if let Err(source) = file.content.read_exact(&mut data) {
+            let error = BundleError::Disk { id: self.id.clone(), source };
+            return Some(Err(ApiError::Bundle(error).into()));
+        }
+        let part = BundlePart { file: file.name.clone(), size: file.size, data };
+        if left > length {
+            self.current = Some((file, left - length));
+        }
+        Some(Ok(part))
+    }
 }
 
 fn unknown(id: String) -> ApiError {
@@ -96,7 +132,8 @@ fn unknown(id: String) -> ApiError {
 }
 
 fn spec(request: StartRequest) -> Result<CaptureSpec, ApiError> {
-    let StartRequest { kind, target, duration, min_block, bundle: _ } = request;
+    let StartRequest { kind, target, duration, min_block, bundle: _, wakers, limits } = request;
+    let CaptureLimits { events_per_second, bytes, millicpus } = limits.unwrap_or_default();
     let target = target.unwrap_or_default();
     let kind = if kind == 0 { ProfileKind::OffCpu } else { convert::stored_kind("kind", kind)? };
     Ok(CaptureSpec {
@@ -107,6 +144,8 @@ fn spec(request: StartRequest) -> Result<CaptureSpec, ApiError> {
         },
         duration: convert::duration("duration", duration)?,
         min_block: convert::duration("min_block", min_block)?,
+        wakers,
+        allowance: Allowance { events_per_second, bytes, millicpus },
         cause: Cause::Request,
     })
 }

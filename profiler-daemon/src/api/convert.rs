@@ -100,6 +100,9 @@ pub(super) fn summary(summary: &Summary) -> proto::ProfileSummary {
         frequency_hz: summary.frequency_hz,
         losses: losses(&summary.loss),
         stacks: Some(stacks(&summary.quality)),
+        total_error: summary.total_error,
+        open_from: None,
+        resolution: None,
     }
 }
 
@@ -124,11 +127,42 @@ fn stacks(quality: &model::StackQuality) -> proto::StackQuality {
         frames_unnamed_despite_symbols: quality.frames_unnamed_despite_symbols,
         user_borrowed: quality.user_borrowed,
         clock_period_ns: quality.clock_period_ns,
+        clock_period_min_ns: quality.clock_period_min_ns,
+        one_thread_in: 1 << quality.thread_share.min(31),
+        off_cpu_ns: quality.off_cpu_ns,
+        borrowed_ns: quality.borrowed_ns,
+        missing_ns: quality.missing_ns,
     }
 }
 
 pub(super) fn top_row(row: render::TopRow) -> proto::TopRow {
-    proto::TopRow { frame: row.frame, self_: row.self_value, total: row.total_value }
+    // Buckets of every row would be more than a message holds.
+    let waits =
+        row.waits.into_iter().map(|waits| wait_times(render::WaitTimes { buckets: Vec::new(), ..waits }));
+    proto::TopRow {
+        frame: row.frame,
+        self_: row.self_value,
+        total: row.total_value,
+        self_error: row.self_error,
+        total_error: row.total_error,
+        waits: waits.collect(),
+    }
+}
+
+pub(super) fn wait_times(waits: render::WaitTimes) -> proto::WaitTimes {
+    let bucket = |(from_ns, to_ns, count)| proto::WaitBucket { from_ns, to_ns, count };
+    proto::WaitTimes {
+        what: waits.what.to_owned(),
+        count: waits.count,
+        records: waits.records,
+        p50_ns: waits.p50_ns,
+        p90_ns: waits.p90_ns,
+        p99_ns: waits.p99_ns,
+        max_ns: waits.max_ns,
+        still: waits.still,
+        longest_still_ns: waits.longest_still_ns,
+        buckets: waits.buckets.into_iter().map(bucket).collect(),
+    }
 }
 
 pub(super) fn process_row(row: store::ProcessRow) -> proto::ProcessRow {
@@ -208,6 +242,12 @@ pub(super) fn capture(capture: &capture::Capture) -> proto::Capture {
         summary: capture.summary.as_ref().map(summary),
         cause: capture.cause.to_string(),
         labels: capture.cause.labels().iter().cloned().collect(),
+        wakers: capture.wakers,
+        limits: Some(proto::CaptureLimits {
+            events_per_second: capture.allowance.events_per_second,
+            bytes: capture.allowance.bytes,
+            millicpus: capture.allowance.millicpus,
+        }),
     }
 }
 
@@ -236,6 +276,21 @@ pub(super) fn status(status: &model::Status) -> proto::StatusResponse {
             problem: status.store.problem.clone(),
         }),
         off_cpu_period: status.off_cpu_period.map(length),
+        cost: Some(cost(&status.cost)),
+        off_cpu_one_thread_in: 1 << status.thread_share.min(31),
+    }
+}
+
+fn cost(cost: &model::RecordingCost) -> proto::RecordingCost {
+    let [cpus_budget, samples_per_second_budget, store_bytes_per_second_budget] = cost.budget;
+    proto::RecordingCost {
+        daemon_cpus: cost.daemon_cpus,
+        programs_cpus: cost.programs_cpus,
+        cpus_budget,
+        samples_per_second: cost.samples_per_second,
+        samples_per_second_budget,
+        store_bytes_per_second: cost.store_bytes_per_second,
+        store_bytes_per_second_budget,
     }
 }
 

@@ -2,10 +2,9 @@
 
 use tonic::Status;
 
-use super::convert;
 use super::error::ApiError;
 use super::profiles::{Pieces, question, rows, text};
-use super::query::{Queries, bounded};
+use super::query::{Need, Queries, Turn, blocking, bounded};
 use crate::proto::diff_response::Part;
 use crate::proto::{self, DiffRequest, DiffResponse, DiffRow, DiffShare, DiffSummary};
 use crate::render::{Change, Diff, DiffFormat, Gate, Normalize, Share, Side, Verdict};
@@ -13,13 +12,13 @@ use crate::render::{Change, Diff, DiffFormat, Gate, Normalize, Share, Side, Verd
 const DEFAULT_ROWS: u32 = 30;
 
 /// Merges both sides, one after the other, and compares them.
-pub(super) async fn answer(queries: &Queries, request: DiffRequest) -> Result<DiffChunks, ApiError> {
+pub(super) async fn answer(queries: &Queries, request: DiffRequest) -> Result<(DiffChunks, Turn), ApiError> {
     let limit = rows(request.limit, DEFAULT_ROWS)?;
     let normalize = normalize(request.normalize)?;
     let format = format(request.format)?;
     let gate = request.gate.map(gate).transpose()?;
-    let base = question("base", request.base)?;
-    let with = question("with", request.with)?;
+    let (base, with) = (request.base, request.with);
+    let (base, with) = blocking(move || Ok((question("base", base)?, question("with", with)?))).await?;
     let compare = move |queries: &Queries| {
         let base = queries.merge(&base)?;
         let with = queries.merge(&with)?;
@@ -27,8 +26,8 @@ pub(super) async fn answer(queries: &Queries, request: DiffRequest) -> Result<Di
         let diff = Diff::between(left, right, normalize)?;
         let verdict = gate.map(|gate| diff.judge(gate)).transpose()?;
         let summary = DiffSummary {
-            base: Some(convert::summary(&base.summary)),
-            with: Some(convert::summary(&with.summary)),
+            base: Some(base.told()),
+            with: Some(with.told()),
             rows: diff.top_changes(limit).iter().map(row).collect(),
             verdict: verdict.as_ref().map(|verdict| judged(verdict, limit)),
         };
@@ -40,7 +39,9 @@ pub(super) async fn answer(queries: &Queries, request: DiffRequest) -> Result<Di
         };
         Ok(DiffChunks { summary: Some(summary), pieces: Pieces::of(rendered, true) })
     };
-    queries.work(compare).await
+    let (chunks, turn) = queries.work(Need::TWO_RENDERED, compare).await?;
+    let turn = turn.keep(chunks.pieces.len());
+    Ok((chunks, turn))
 }
 
 /// The messages of an answer: the summary, then the rendered difference in pieces.

@@ -42,9 +42,11 @@ pub(super) enum ApiError {
     TooManyWatchers { limit: usize },
     #[error("other queries are still being answered")]
     Busy { retry_after: Duration },
+    #[error("nothing of the answer was taken for {} s", patience.as_secs())]
+    NotTaken { patience: Duration },
     #[error("cannot render the profile: {0}")]
     Render(RenderError),
-    #[error("the query was not finished: {0}")]
+    #[error("the request was not finished: {0}")]
     Unfinished(tokio::task::JoinError),
 }
 
@@ -93,7 +95,9 @@ impl From<ApiError> for Status {
                 details.set_retry_info(Some(retry_after));
                 Code::ResourceExhausted
             }
+            ApiError::NotTaken { .. } => Code::DeadlineExceeded,
             ApiError::Render(RenderError::Empty) => missing(&mut details, "profile", "", &message),
+            ApiError::Render(RenderError::NoWakers) => missing(&mut details, "wakers", "", &message),
             ApiError::Render(_) | ApiError::Unfinished(_) => {
                 tracing::error!("{message}");
                 Code::Internal
@@ -135,6 +139,10 @@ fn bundle(details: &mut ErrorDetails, error: BundleError, message: &str) -> Code
         BundleError::NotEnded { id, retry_after } => {
             details.set_retry_info(Some(retry_after));
             precondition(details, "CAPTURE_NOT_ENDED", &id, message)
+        }
+        BundleError::Disk { id, .. } => {
+            tracing::error!("{message}");
+            precondition(details, "BUNDLE_DIRECTORY", &id, message)
         }
         BundleError::Unfinished { .. } => {
             tracing::error!("{message}");

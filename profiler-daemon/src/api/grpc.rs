@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tokio_util::sync::CancellationToken;
@@ -13,7 +13,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use super::agent::Agent;
-use super::captures::CaptureApi;
+use super::captures::{CaptureApi, TRANSFERS};
 use super::listen::BoundGrpc;
 use super::live::Watch;
 use super::profiles::Profiles;
@@ -33,9 +33,10 @@ const CONCURRENCY: usize = 32;
 pub(super) async fn serve(
     listeners: Vec<BoundGrpc>,
     services: &Services,
+    queries: Queries,
     cancel: CancellationToken,
 ) -> Result<(), ServeError> {
-    let (health, routes) = routes(services)?;
+    let (health, routes) = routes(services, queries)?;
     // Not in the tasks: a socket's file goes when this future does, however it ends.
     let mut files = Vec::new();
     let mut tasks: JoinSet<Result<(), ServeError>> = JoinSet::new();
@@ -64,8 +65,7 @@ pub(super) async fn serve(
     Ok(())
 }
 
-fn routes(services: &Services) -> Result<(HealthReporter, Routes), ServeError> {
-    let queries = Queries::new(Arc::clone(&services.store), Arc::clone(&services.captures));
+fn routes(services: &Services, queries: Queries) -> Result<(HealthReporter, Routes), ServeError> {
     let watch = Watch::new(services.windows.clone());
     let host = HostReader::clone(&services.host);
     let profiles = ProfileServiceServer::new(Profiles { queries, watch, host })
@@ -75,6 +75,7 @@ fn routes(services: &Services) -> Result<(HealthReporter, Routes), ServeError> {
     let captures = CaptureServiceServer::new(CaptureApi {
         captures: Arc::clone(&services.captures),
         bundles: Arc::clone(&services.bundles),
+        transfers: Arc::new(Semaphore::new(TRANSFERS)),
     })
     .accept_compressed(CompressionEncoding::Gzip)
     .send_compressed(CompressionEncoding::Gzip)

@@ -1,12 +1,12 @@
 //! The HTTP server: health, metrics, a flame graph for the browser, and the webhook.
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::{HeaderName, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde::Deserialize;
@@ -14,11 +14,14 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
+use super::bearer::authorised;
 use super::error::ApiError;
-use super::query::{AskedRange, Queries, Question, Source, selector};
+use super::profiles::Pieces;
+use super::query::{AskedRange, Need, Queries, Question, Source, Turn, blocking, selector};
+use super::sending::sent;
 use super::{ServeError, Services, webhook};
 use crate::model::ProfileKind;
-use crate::render::Format;
+use crate::render::{Format, View};
 
 #[derive(Clone)]
 struct Site {
@@ -30,15 +33,16 @@ struct Site {
 pub(super) async fn serve(
     listener: Option<TcpListener>,
     services: Services,
+    queries: Queries,
     cancel: CancellationToken,
 ) -> Result<(), ServeError> {
     let Some(listener) = listener else { return Ok(()) };
-    let server = axum::serve(listener, router(services)).with_graceful_shutdown(cancel.cancelled_owned());
+    let server =
+        axum::serve(listener, router(services, queries)).with_graceful_shutdown(cancel.cancelled_owned());
     server.await.map_err(ServeError::Http)
 }
 
-fn router(services: Services) -> Router {
-    let queries = Queries::new(Arc::clone(&services.store), Arc::clone(&services.captures));
+fn router(services: Services, queries: Queries) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
@@ -72,16 +76,30 @@ struct Parameters {
 
 async fn flame_graph(
     State(site): State<Site>,
+    headers: HeaderMap,
     parameters: Result<Query<Parameters>, QueryRejection>,
 ) -> Response {
+    let Some(token) = &site.services.http_token else {
+        let problem = "flame graphs over HTTP are off: set http_token_file; \
+                       `profiler flamegraph` asks over the daemon's socket\n";
+        return (StatusCode::NOT_FOUND, problem).into_response();
+    };
+    if !authorised(&headers, token) {
+        let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
+        let problem = "show the token of http_token_file: Authorization: Bearer TOKEN\n";
+        return (StatusCode::UNAUTHORIZED, challenge, problem).into_response();
+    }
     match draw(&site.queries, parameters).await {
-        Ok(svg) => {
+        Ok((svg, turn)) => {
+            let length = svg.len();
             let headers = [
                 (header::CONTENT_TYPE, "image/svg+xml"),
                 (header::CACHE_CONTROL, "no-store"),
                 (HeaderName::from_static("x-content-type-options"), "nosniff"),
             ];
-            (headers, svg).into_response()
+            let length = [(header::CONTENT_LENGTH, HeaderValue::from(length))];
+            let body = Body::from_stream(sent(Pieces::of(svg, false).map(Ok), turn));
+            (headers, length, body).into_response()
         }
         Err(error) => {
             let status = Status::from(error);
@@ -93,7 +111,7 @@ async fn flame_graph(
 async fn draw(
     queries: &Queries,
     parameters: Result<Query<Parameters>, QueryRejection>,
-) -> Result<Vec<u8>, ApiError> {
+) -> Result<(Vec<u8>, Turn), ApiError> {
     let Query(Parameters { kind, r#where, since }) = parameters
         .map_err(|rejection| ApiError::Invalid { field: "parameters", problem: rejection.body_text() })?;
     let kind = if kind.is_empty() {
@@ -108,8 +126,12 @@ async fn draw(
         Some(since.map_err(|error| ApiError::Invalid { field: "since", problem: error.to_string() })?)
     };
     let range = AskedRange { since, ..AskedRange::default() }.at(SystemTime::now())?;
-    let question = Question { source: Source::Windows { kind, range }, selector: selector(&r#where)? };
-    queries.answer(question, |answer| answer.render(Format::Svg)).await
+    let selector = blocking(move || selector(&r#where)).await?;
+    let question = Question { source: Source::Windows { kind, range }, selector };
+    let drawn = queries.answer(Need::RENDERED, question, |answer| answer.render(Format::Svg, View::Waits));
+    let (svg, turn) = drawn.await?;
+    let turn = turn.keep(svg.len());
+    Ok((svg, turn))
 }
 
 /// As `google/rpc/code.proto` maps them.

@@ -12,7 +12,7 @@ use tonic::Status;
 use super::convert;
 use super::error::ApiError;
 use super::profiles::rows;
-use super::query::selector;
+use super::query::{blocking, selector};
 use crate::model::{Profile, ProfileKind, Selector, Window};
 use crate::proto::{WatchWindowsRequest, WatchWindowsResponse};
 use crate::render;
@@ -43,21 +43,36 @@ impl Watch {
     }
 
     /// All windows from now on that have the kind.
-    pub(super) fn windows(&self, request: WatchWindowsRequest) -> Result<WindowStream, ApiError> {
+    pub(super) async fn windows(&self, request: WatchWindowsRequest) -> Result<WindowStream, ApiError> {
+        let r#where = request.r#where;
+        let selector = blocking(move || selector(&r#where));
         let wanted = Wanted {
             kind: convert::stored_kind("kind", request.kind)?,
-            selector: selector(&request.r#where)
-                .map_err(|error| error.in_field("selection.where", "where"))?,
+            selector: selector.await.map_err(|error| error.in_field("selection.where", "where"))?,
             limit: rows(request.limit, DEFAULT_ROWS)?,
         };
+        let wanted = Arc::new(wanted);
         let place = Arc::clone(&self.places).try_acquire_owned();
         let place = place.map_err(|_| ApiError::TooManyWatchers { limit: MAX_WATCHERS })?;
         let mut missed = 0;
-        let windows = BroadcastStream::new(self.windows.subscribe()).filter_map(move |window| {
+        let windows = BroadcastStream::new(self.windows.subscribe()).then(move |window| {
+            let wanted = Arc::clone(&wanted);
+            async move {
+                let BroadcastStreamRecvError::Lagged(missed) = match window {
+                    Ok(window) => return Ok(blocking(move || Ok(wanted.told(&window))).await),
+                    Err(lagged) => lagged,
+                };
+                Err(missed)
+            }
+        });
+        let windows = windows.filter_map(move |told| {
             let _held_as_long_as_the_stream = &place;
-            match window {
-                Ok(window) => wanted.told(&window, std::mem::take(&mut missed)).map(Ok),
-                Err(BroadcastStreamRecvError::Lagged(count)) => {
+            match told {
+                Ok(Ok(told)) => {
+                    told.map(|told| Ok(WatchWindowsResponse { missed: std::mem::take(&mut missed), ..told }))
+                }
+                Ok(Err(error)) => Some(Err(error.into())),
+                Err(count) => {
                     missed += count;
                     None
                 }
@@ -68,13 +83,13 @@ impl Watch {
 }
 
 impl Wanted {
-    /// A window is small: it is merged where it comes, without a turn.
-    fn told(&self, window: &Window, missed: u64) -> Option<WatchWindowsResponse> {
+    /// A window is small: it is merged without a turn.
+    fn told(&self, window: &Window) -> Option<WatchWindowsResponse> {
         let recorded = window.profiles.iter().find(|profile| profile.kind() == self.kind)?;
         let mut profile = Profile::new(self.kind);
         profile.merge_selected(recorded, &self.selector);
         let summary = Summary::of(&profile, window.range, window.range.length());
         let rows = render::top(&profile, self.limit).into_iter().map(convert::top_row).collect();
-        Some(WatchWindowsResponse { summary: Some(convert::summary(&summary)), rows, missed })
+        Some(WatchWindowsResponse { summary: Some(convert::summary(&summary)), rows, missed: 0 })
     }
 }

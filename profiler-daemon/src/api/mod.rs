@@ -1,17 +1,20 @@
 //! The public API: gRPC `profiler.v1` and HTTP, over unix sockets and TCP.
 
 mod agent;
+mod bearer;
 mod captures;
 mod convert;
 mod diff;
 mod error;
 mod grpc;
+mod heatmap;
 mod http;
 mod listen;
 mod live;
 mod profiles;
 mod query;
 mod report;
+mod sending;
 mod unix;
 mod webhook;
 
@@ -25,6 +28,7 @@ use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use self::listen::{BindError, Bound, Endpoints, Listener, bind};
+use self::query::Queries;
 use crate::bundle::Bundles;
 use crate::capture::Captures;
 use crate::config::Secret;
@@ -54,6 +58,9 @@ pub struct Services {
     pub bundles: Arc<Bundles>,
     /// Alerts that start captures; `None`: there is no webhook.
     pub webhook: Option<Webhook>,
+    /// The bearer token for flame graphs over HTTP; `None`: there are none. Every user of the host
+    /// reaches a loopback address.
+    pub http_token: Option<Secret>,
     /// Takes a snapshot of the agent.
     pub status: Arc<dyn Fn() -> Status + Send + Sync>,
     /// What was found out about the host when the daemon started.
@@ -99,9 +106,11 @@ pub async fn serve(bound: Bound, services: Services, cancel: CancellationToken) 
     let cancel = cancel.child_token();
     let _end_all = cancel.clone().drop_guard();
     let (grpc, http) = bound.into_parts();
+    // One for all: what questions may take together is bounded.
+    let queries = Queries::new(Arc::clone(&services.store), Arc::clone(&services.captures));
     let servers = async {
-        let grpc = grpc::serve(grpc, &services, cancel.clone());
-        let http = http::serve(http, services.clone(), cancel.clone());
+        let grpc = grpc::serve(grpc, &services, queries.clone(), cancel.clone());
+        let http = http::serve(http, services.clone(), queries, cancel.clone());
         tokio::try_join!(grpc, http).map(|_| ())
     };
     let patience = async {

@@ -2,30 +2,29 @@
 
 use std::time::{Duration, SystemTime};
 
-use tokio_stream::Iter;
 use tonic::{Request, Response, Status};
 
-use super::diff::DiffChunks;
 use super::error::ApiError;
 use super::live::{Watch, WindowStream};
-use super::query::{AskedRange, Queries, Question, Source, selector};
-use super::{HostReader, convert, diff, report};
+use super::query::{AskedRange, Need, Queries, Question, Source, blocking, selector};
+use super::sending::{Sent, sent};
+use super::{HostReader, convert, diff, heatmap, report};
 use crate::model::{ProfileKind, TimeRange};
 use crate::proto::profile_service_server::ProfileService;
 use crate::proto::query_response::Part;
 use crate::proto::{
-    DiffRequest, ListRequest, ListResponse, QueryRequest, QueryResponse, ReportRequest, ReportResponse,
-    Selection, TopRequest, TopResponse, WatchWindowsRequest,
+    DiffRequest, DiffResponse, HeatmapRequest, ListRequest, ListResponse, QueryRequest, QueryResponse,
+    ReportRequest, ReportResponse, Selection, TopRequest, TopResponse, WatchWindowsRequest,
 };
-use crate::render::{self, Format, TopOptions};
+use crate::render::{self, Format, TopOptions, View};
 use crate::store::{containers, processes};
 
 /// Largest piece of a rendered profile in one message, bytes.
 const MAX_CHUNK: usize = 1 << 20;
 const DEFAULT_TOP_ROWS: u32 = 30;
 const DEFAULT_PROCESS_ROWS: u32 = 100;
-/// How long a window may still be open.
-const OPEN_WINDOW: Duration = Duration::from_secs(30);
+/// How long records may be on their way to the open window.
+const UNDER_WAY: Duration = Duration::from_secs(2);
 /// Most rows of a table; a table is one message.
 const MAX_ROWS: u32 = 5_000;
 
@@ -37,72 +36,89 @@ pub(super) struct Profiles {
 
 #[tonic::async_trait]
 impl ProfileService for Profiles {
-    type QueryStream = Iter<Chunks>;
-    type DiffStream = Iter<DiffChunks>;
+    type QueryStream = Sent<QueryResponse>;
+    type DiffStream = Sent<DiffResponse>;
+    type HeatmapStream = Sent<QueryResponse>;
     type WatchStream = WindowStream;
 
     async fn query(&self, request: Request<QueryRequest>) -> Result<Response<Self::QueryStream>, Status> {
-        let QueryRequest { selection, format } = request.into_inner();
+        let QueryRequest { selection, format, wakers } = request.into_inner();
+        let view = if wakers { View::Wakers } else { View::Waits };
         let format = convert::format(format)?;
-        let question = question("selection", selection)?;
-        let chunks = self.queries.answer(question, move |answer| {
-            let rendered = answer.render(format)?;
-            let summary = Part::Summary(convert::summary(&answer.summary));
+        let question = blocking(move || question("selection", selection)).await?;
+        let chunks = self.queries.answer(Need::RENDERED, question, move |answer| {
+            let rendered = answer.render(format, view)?;
             let text = format != Format::Pprof;
-            Ok(Chunks { summary: Some(summary), pieces: Pieces::of(rendered, text) })
+            Ok(Chunks::new(answer.told(), Pieces::of(rendered, text)))
         });
-        Ok(Response::new(tokio_stream::iter(chunks.await?)))
+        let (chunks, turn) = chunks.await?;
+        let turn = turn.keep(chunks.pieces.len());
+        Ok(Response::new(sent(chunks, turn)))
     }
 
     async fn top(&self, request: Request<TopRequest>) -> Result<Response<TopResponse>, Status> {
         let TopRequest { selection, limit, by, focus, ignore, cumulative } = request.into_inner();
-        let options = TopOptions {
-            by: convert::group_by(by)?,
-            focus: convert::regex("focus", &focus)?,
-            ignore: convert::regex("ignore", &ignore)?,
-            cumulative,
-            limit: rows(limit, DEFAULT_TOP_ROWS)?,
+        let read = move || {
+            let options = TopOptions {
+                by: convert::group_by(by)?,
+                focus: convert::regex("focus", &focus)?,
+                ignore: convert::regex("ignore", &ignore)?,
+                cumulative,
+                limit: rows(limit, DEFAULT_TOP_ROWS)?,
+            };
+            Ok((options, question("selection", selection)?))
         };
-        let answer = self.queries.answer(question("selection", selection)?, move |answer| {
+        let (options, question) = blocking(read).await?;
+        let answer = self.queries.answer(Need::PROFILE, question, move |answer| {
             let top = render::top_by(&answer.profile, &options);
             let rows = top.rows.into_iter().map(convert::top_row).collect();
-            Ok(TopResponse { summary: Some(convert::summary(&answer.summary)), rows, shown: top.shown })
+            let waits = top.waits.into_iter().map(convert::wait_times).collect();
+            Ok(TopResponse { summary: Some(answer.told()), rows, shown: top.shown, waits })
         });
-        Ok(Response::new(answer.await?))
+        Ok(Response::new(answer.await?.0))
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
         let ListRequest { selection, limit } = request.into_inner();
         let limit = rows(limit, DEFAULT_PROCESS_ROWS)?;
-        let question = question("selection", selection)?;
-        let list = self.queries.work(move |queries| {
+        let question = blocking(move || question("selection", selection)).await?;
+        let list = self.queries.work(Need::PROFILE, move |queries| {
             let answer = queries.merge(&question)?;
             let processes = processes(&answer.profile).into_iter().take(limit);
             let containers = containers(&answer.profile).into_iter().take(limit);
             let kinds = [ProfileKind::OnCpu, ProfileKind::OffCpu].into_iter();
             let kinds = kinds.filter_map(|kind| Some(convert::stored(kind, queries.stored(kind)?)));
             Ok(ListResponse {
-                summary: Some(convert::summary(&answer.summary)),
+                summary: Some(answer.told()),
                 processes: processes.map(convert::process_row).collect(),
                 containers: containers.map(convert::container_row).collect(),
                 kinds: kinds.collect(),
                 gaps: told_gaps(answer.gaps).into_iter().take(limit).map(convert::range).collect(),
             })
         });
-        Ok(Response::new(list.await?))
+        Ok(Response::new(list.await?.0))
     }
 
     async fn diff(&self, request: Request<DiffRequest>) -> Result<Response<Self::DiffStream>, Status> {
-        let chunks = diff::answer(&self.queries, request.into_inner()).await?;
-        Ok(Response::new(tokio_stream::iter(chunks)))
+        let (chunks, turn) = diff::answer(&self.queries, request.into_inner()).await?;
+        Ok(Response::new(sent(chunks, turn)))
     }
 
     async fn watch(
         &self,
         request: Request<WatchWindowsRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let windows = self.watch.windows(request.into_inner())?;
+        let windows = self.watch.windows(request.into_inner()).await?;
         Ok(Response::new(windows))
+    }
+
+    async fn heatmap(
+        &self,
+        request: Request<HeatmapRequest>,
+    ) -> Result<Response<Self::HeatmapStream>, Status> {
+        let (chunks, turn) = heatmap::answer(&self.queries, request.into_inner()).await?;
+        let turn = turn.keep(chunks.pieces.len());
+        Ok(Response::new(sent(chunks, turn)))
     }
 
     async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {
@@ -110,11 +126,11 @@ impl ProfileService for Profiles {
     }
 }
 
-/// A window that is still open is no gap.
+/// The last moment before a question is no gap: what was recorded in it is still on its way.
 fn told_gaps(mut gaps: Vec<TimeRange>) -> Vec<TimeRange> {
-    let open =
-        |gap: &TimeRange| gap.length() <= OPEN_WINDOW && gap.to.elapsed().is_ok_and(|ago| ago <= OPEN_WINDOW);
-    if gaps.last().is_some_and(open) {
+    let recent =
+        |gap: &TimeRange| gap.length() <= UNDER_WAY && gap.to.elapsed().is_ok_and(|ago| ago <= UNDER_WAY);
+    if gaps.last().is_some_and(recent) {
         gaps.pop();
     }
     gaps
@@ -163,6 +179,12 @@ pub(super) struct Chunks {
     pieces: Pieces,
 }
 
+impl Chunks {
+    pub(super) fn new(summary: crate::proto::ProfileSummary, pieces: Pieces) -> Self {
+        Self { summary: Some(Part::Summary(summary)), pieces }
+    }
+}
+
 /// A rendered profile in pieces.
 pub(super) struct Pieces {
     rendered: Vec<u8>,
@@ -174,6 +196,11 @@ pub(super) struct Pieces {
 impl Pieces {
     pub(super) fn of(rendered: Vec<u8>, text: bool) -> Self {
         Self { rendered, at: 0, text }
+    }
+
+    /// Bytes of all pieces.
+    pub(super) fn len(&self) -> usize {
+        self.rendered.len()
     }
 }
 

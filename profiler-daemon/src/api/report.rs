@@ -6,7 +6,7 @@ use super::HostReader;
 use super::convert;
 use super::error::ApiError;
 use super::profiles::asked;
-use super::query::{Answer, Queries, Question, Source, selector};
+use super::query::{Answer, Need, Queries, Question, Source, blocking, selector};
 use crate::model::ProfileKind;
 use crate::proto::{self, ReportRequest, ReportResponse};
 use crate::render::{Aspect, HotStack, Observed, ReportLine, report};
@@ -35,7 +35,7 @@ pub(super) async fn answer(
     };
     let range = asked(selection.range.unwrap_or_default())?;
     let text = selection.r#where;
-    selector(&text)?;
+    let text = blocking(move || selector(&text).map(|_| text)).await?;
     let host = HostReader::clone(host);
     let work = move |queries: &Queries| {
         let ask = |kind| {
@@ -76,7 +76,7 @@ pub(super) async fn answer(
             lines: lines.into_iter().map(line).collect(),
         })
     };
-    queries.work(work).await
+    Ok(queries.work(Need::TWO_PROFILES, work).await?.0)
 }
 
 /// The cgroup in which all that was selected ran, if it is one.

@@ -38,7 +38,8 @@ fn seconds(seconds: i64) -> Option<prost_types::Duration> {
 
 async fn query(server: &Server, selection: Option<Selection>, format: Format) -> Result<Vec<Part>, Status> {
     let mut client = ProfileServiceClient::new(server.channel().await);
-    let stream = client.query(QueryRequest { selection, format: format.into() }).await?.into_inner();
+    let stream =
+        client.query(QueryRequest { selection, format: format.into(), wakers: false }).await?.into_inner();
     stream.map(|message| message.map(|message| message.part.expect("a part"))).collect().await
 }
 
@@ -110,7 +111,7 @@ async fn bad_queries_name_their_field() {
     }
     let status = query(&server, selection("comm=nginx"), Format::Folded).await.expect_err("unquoted");
     assert!(status.message().contains("character 6"), "{}", status.message());
-    let request = QueryRequest { selection: None, format: 77 };
+    let request = QueryRequest { selection: None, format: 77, wakers: false };
     let status = ProfileServiceClient::new(server.channel().await).query(request).await.expect_err("77");
     assert_eq!(field(&status), "format");
 }

@@ -5,13 +5,13 @@ use std::time::{Duration, SystemTime};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
-use subtle::ConstantTimeEq as _;
 use tokio_stream::StreamExt as _;
 
 use super::Webhook;
+use super::bearer::authorised;
 use crate::trigger::{Handled, Outcome};
 
 /// Largest payload, bytes: some thousand alerts.
@@ -28,7 +28,7 @@ pub(super) async fn alertmanager(State(webhook): State<Option<Webhook>>, request
         return refusal(StatusCode::NOT_FOUND, None, problem);
     };
     // Before anything of the body is read: strangers cost next to nothing.
-    if !authorised(request.headers(), webhook.token.expose()) {
+    if !authorised(request.headers(), &webhook.token) {
         tracing::warn!("a webhook call without the right token was refused");
         let answer = refusal(StatusCode::UNAUTHORIZED, None, "show the token: Authorization: Bearer TOKEN");
         return ([(header::WWW_AUTHENTICATE, "Bearer")], answer).into_response();
@@ -48,15 +48,6 @@ pub(super) async fn alertmanager(State(webhook): State<Option<Webhook>>, request
             refusal(StatusCode::INTERNAL_SERVER_ERROR, None, "the call was not finished")
         }
     }
-}
-
-/// Compares in a time that says nothing about the token but its length.
-fn authorised(headers: &HeaderMap, token: &str) -> bool {
-    let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let shown = shown
-        .and_then(|value| value.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    shown.is_some_and(|(_, shown)| shown.trim().as_bytes().ct_eq(token.as_bytes()).into())
 }
 
 /// The whole body, unless it is too large.

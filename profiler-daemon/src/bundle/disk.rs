@@ -1,7 +1,7 @@
 //! Bundles on disk: a directory each, written whole or not at all, bounded in number and bytes.
 
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -10,8 +10,6 @@ use super::BundleFile;
 
 /// What is being written starts with this; nothing else does.
 const DRAFT: &str = ".draft-";
-/// Largest file that is read back, bytes; far above what [`super::build`] makes.
-const MAX_FILE: u64 = 256 << 20;
 /// Most files of one bundle.
 const MAX_FILES: usize = 100;
 
@@ -30,36 +28,35 @@ impl Shelf {
         Self { directory, max_count, max_bytes, writing: Mutex::new(()) }
     }
 
-    /// Writes a bundle and removes the oldest ones, as far as there are too many or too much.
-    pub(super) fn put(&self, id: &str, files: &[BundleFile]) -> io::Result<()> {
+    /// Makes a bundle of what is written into a draft, and removes the oldest ones, as far as there
+    /// are too many or too much.
+    pub(super) fn put(&self, id: &str, write: impl FnOnce(&Draft) -> io::Result<()>) -> io::Result<()> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         if !is_name(id) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         private_directory(&self.directory, true)?;
         self.sweep();
-        let draft = self.directory.join(format!("{DRAFT}{id}"));
-        private_directory(&draft, false)?;
-        let written = files.iter().try_for_each(|file| {
-            let path = draft.join(&file.name);
-            let mut out = OpenOptions::new().write(true).create_new(true).mode(0o640).open(path)?;
-            out.write_all(&file.bytes)
-        });
-        let done = written.and_then(|()| fs::rename(&draft, self.directory.join(id)));
+        let draft = Draft(self.directory.join(format!("{DRAFT}{id}")));
+        private_directory(&draft.0, false)?;
+        let done = write(&draft).and_then(|()| fs::rename(&draft.0, self.directory.join(id)));
         if done.is_err() {
             // Half a bundle would be taken for a whole one by nobody, but it takes room.
-            let _ = fs::remove_dir_all(&draft);
+            let _ = fs::remove_dir_all(&draft.0);
         }
         done?;
-        self.make_room()
+        if let Err(error) = self.make_room(id) {
+            tracing::warn!(%error, "older bundles cannot be removed");
+        }
+        Ok(())
     }
 
-    /// Reads a bundle; `None` where there is none.
+    /// Opens the files of a bundle; `None` where there is none.
     pub(super) fn get(&self, id: &str) -> Option<Vec<BundleFile>> {
         if !is_name(id) {
             return None;
         }
-        let read = || -> io::Result<Vec<BundleFile>> {
+        let open = || -> io::Result<Vec<BundleFile>> {
             let mut files = Vec::new();
             for entry in fs::read_dir(self.directory.join(id))?.take(MAX_FILES) {
                 let entry = entry?;
@@ -67,13 +64,13 @@ impl Shelf {
                 if !is_name(&name) || !entry.file_type()?.is_file() {
                     continue;
                 }
-                let mut bytes = Vec::new();
-                fs::File::open(entry.path())?.take(MAX_FILE).read_to_end(&mut bytes)?;
-                files.push(BundleFile { name, bytes });
+                let content = File::open(entry.path())?;
+                let size = content.metadata()?.len();
+                files.push(BundleFile { name, size, content });
             }
             Ok(files)
         };
-        let mut files = read().ok().filter(|files| !files.is_empty())?;
+        let mut files = open().ok().filter(|files| !files.is_empty())?;
         // The report first: it is what people read.
         files.sort_by(|a, b| (a.name != "report.md", &a.name).cmp(&(b.name != "report.md", &b.name)));
         Some(files)
@@ -91,14 +88,21 @@ impl Shelf {
         Ok(ids)
     }
 
-    fn make_room(&self) -> io::Result<()> {
-        let mut kept: Vec<(String, u64)> =
-            self.ids()?.into_iter().map(|id| (id.clone(), size(&self.directory.join(id)))).collect();
-        let mut bytes: u64 = kept.iter().map(|(_, size)| size).sum();
-        while kept.len() > 1 && (kept.len() > self.max_count || bytes > self.max_bytes) {
-            let (oldest, size) = kept.remove(0);
+    /// Removes the oldest, but for one that was just made, maybe of an old capture.
+    fn make_room(&self, made: &str) -> io::Result<()> {
+        let sized = |id: String| {
+            let size = size(&self.directory.join(&id));
+            (id, size)
+        };
+        let kept: Vec<(String, u64)> = self.ids()?.into_iter().map(sized).collect();
+        let (mut count, mut bytes) = (kept.len(), kept.iter().map(|(_, size)| size).sum::<u64>());
+        for (oldest, size) in kept.into_iter().filter(|(id, _)| id != made) {
+            if count <= self.max_count && bytes <= self.max_bytes {
+                break;
+            }
             fs::remove_dir_all(self.directory.join(&oldest))?;
             tracing::info!(id = oldest, "removed a bundle to make room");
+            count -= 1;
             bytes -= size;
         }
         Ok(())
@@ -112,6 +116,22 @@ impl Shelf {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
+    }
+}
+
+/// A bundle that is being written.
+#[derive(Debug)]
+pub(super) struct Draft(PathBuf);
+
+impl Draft {
+    /// Begins a file.
+    pub(super) fn create(&self, name: &str) -> io::Result<File> {
+        OpenOptions::new().write(true).create_new(true).mode(0o640).open(self.0.join(name))
+    }
+
+    /// Takes a file back.
+    pub(super) fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.0.join(name))
     }
 }
 
@@ -133,29 +153,37 @@ fn is_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
 
-    fn file(name: &str, bytes: usize) -> BundleFile {
-        BundleFile { name: name.to_owned(), bytes: vec![b'x'; bytes] }
+    /// Files of so many bytes.
+    fn put(shelf: &Shelf, id: &str, files: &[(&str, usize)]) -> io::Result<()> {
+        shelf.put(id, |draft| {
+            files.iter().try_for_each(|(name, size)| draft.create(name)?.write_all(&vec![b'x'; *size]))
+        })
+    }
+
+    fn got(shelf: &Shelf, id: &str) -> Option<Vec<(String, u64)>> {
+        Some(shelf.get(id)?.into_iter().map(|file| (file.name, file.size)).collect())
     }
 
     #[test]
     fn what_is_put_is_got_and_private() {
         let dir = tempfile::tempdir().expect("a directory");
         let shelf = Shelf::new(dir.path().join("state/bundles"), 10, 1 << 20);
-        assert_eq!(shelf.get("a"), None);
-        shelf.put("20261123-1", &[file("a.svg", 3), file("report.md", 1)]).expect("written");
-        assert_eq!(shelf.get("20261123-1"), Some(vec![file("report.md", 1), file("a.svg", 3)]));
+        assert_eq!(got(&shelf, "a"), None);
+        put(&shelf, "20261123-1", &[("a.svg", 3), ("report.md", 1)]).expect("written");
+        assert_eq!(got(&shelf, "20261123-1"), Some(vec![("report.md".into(), 1), ("a.svg".into(), 3)]));
         let mode = |path: &str| {
             let path = dir.path().join("state/bundles").join(path);
             fs::metadata(path).expect("there").permissions().mode() & 0o777
         };
         assert_eq!((mode(""), mode("20261123-1"), mode("20261123-1/a.svg")), (0o750, 0o750, 0o640));
         for id in ["", "..", "../bundles", "/etc", ".draft-x"] {
-            assert_eq!(shelf.get(id), None, "{id}");
-            assert!(shelf.put(id, &[file("a", 1)]).is_err(), "{id}");
+            assert_eq!(got(&shelf, id), None, "{id}");
+            assert!(put(&shelf, id, &[("a", 1)]).is_err(), "{id}");
         }
     }
 
@@ -165,13 +193,15 @@ mod tests {
         let shelf = Shelf::new(dir.path().to_owned(), 3, 100);
         fs::create_dir(dir.path().join(".draft-old")).expect("made");
         for id in ["4", "1", "3", "2"] {
-            shelf.put(id, &[file("a", 10)]).expect("written");
+            put(&shelf, id, &[("a", 10)]).expect("written");
         }
         assert_eq!(shelf.ids().expect("read"), ["2", "3", "4"], "by number");
-        shelf.put("5", &[file("a", 85)]).expect("written");
+        put(&shelf, "5", &[("a", 85)]).expect("written");
         assert_eq!(shelf.ids().expect("read"), ["4", "5"], "by bytes");
-        shelf.put("6", &[file("a", 1000)]).expect("written");
+        put(&shelf, "6", &[("a", 1000)]).expect("written");
         assert_eq!(shelf.ids().expect("read"), ["6"], "the newest stays");
+        put(&shelf, "1", &[("a", 1000)]).expect("written");
+        assert_eq!(shelf.ids().expect("read"), ["1"], "somebody waits for the one that was made last");
         assert!(!dir.path().join(".draft-old").exists());
     }
 
@@ -179,7 +209,7 @@ mod tests {
     fn half_a_bundle_is_none() {
         let dir = tempfile::tempdir().expect("a directory");
         let shelf = Shelf::new(dir.path().to_owned(), 3, 100);
-        assert!(shelf.put("1", &[file("a", 1), file("no/such/place", 1)]).is_err());
+        assert!(put(&shelf, "1", &[("a", 1), ("no/such/place", 1)]).is_err());
         assert_eq!(fs::read_dir(dir.path()).expect("read").count(), 0);
     }
 }

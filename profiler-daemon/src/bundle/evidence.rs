@@ -1,4 +1,5 @@
-//! Gathers the profiles of a bundle: before, during, the capture itself, and a day earlier.
+//! Gathers the profiles of a bundle, one at a time: before, during, the capture itself, and a day
+//! earlier.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -40,87 +41,78 @@ impl Found {
     }
 }
 
-/// All profiles of one kind but the capture's.
+/// Reads what a bundle is made of from the store. Each profile is handed out to be dropped before
+/// the next: several take more memory than a daemon has.
 #[derive(Debug)]
-pub(super) struct OfKind {
-    pub(super) kind: ProfileKind,
-    pub(super) before: Found,
-    pub(super) during: Found,
-    /// From before to the end, for the comparison.
-    pub(super) lately: Found,
-    pub(super) day_earlier: Found,
-}
-
-/// Everything a bundle is made of.
-#[derive(Debug)]
-pub(super) struct Evidence {
-    /// The time of the capture.
-    pub(super) range: TimeRange,
-    pub(super) capture: Found,
-    pub(super) on_cpu: OfKind,
-    pub(super) off_cpu: OfKind,
-}
-
-/// Reads all of it from the store.
-pub(super) fn gather(capture: &Capture, store: &Store, before: Duration) -> Evidence {
-    let to = capture.ended.unwrap_or(capture.started).max(capture.started);
-    let range = TimeRange { from: capture.started, to };
-    let captured = match store.capture(&capture.id) {
-        Some(result) if result.profile.total_shown() > 0 => Found::There(Part {
-            name: format!("capture-{}", capture.kind),
-            about: About {
-                title: format!("{}, capture {}", capture.kind, capture.id),
-                range: result.range,
-                covered: result.summary.covered,
-                command: None,
-            },
-            profile: Arc::clone(&result.profile),
-        }),
-        Some(result) => Found::Absent(format!("it saw nothing; lost: {}", result.summary.loss)),
-        None if capture.reason.is_empty() => Found::Absent("its result was removed to make room".to_owned()),
-        None => Found::Absent(capture.reason.clone()),
-    };
-    let then = Then { capture, store, range, before, exes: executables(&captured) };
-    let on_cpu = then.of_kind(ProfileKind::OnCpu);
-    let off_cpu = then.of_kind(ProfileKind::OffCpu);
-    Evidence { range, capture: captured, on_cpu, off_cpu }
-}
-
-struct Then<'a> {
+pub(super) struct Gather<'a> {
     capture: &'a Capture,
     store: &'a Store,
-    range: TimeRange,
-    before: Duration,
-    /// The target's executables, as the capture saw them.
-    exes: BTreeSet<Arc<str>>,
+    /// The time of the capture.
+    pub(super) range: TimeRange,
+    before: TimeRange,
+    now: Selector,
 }
 
-impl Then<'_> {
-    fn of_kind(&self, kind: ProfileKind) -> OfKind {
-        let now = selector(&now_terms(&self.capture.resolved));
-        let TimeRange { from, to } = self.range;
-        let before = TimeRange::ending(from, self.before);
-        let lately = TimeRange { from: before.from, to };
-        let during = self.query("during", kind, &now, self.range);
-        let mut exes = self.exes.clone();
-        if let Found::There(part) = &during {
-            exes.extend(executables_of(&part.profile));
+impl<'a> Gather<'a> {
+    pub(super) fn new(capture: &'a Capture, store: &'a Store, before: Duration) -> Self {
+        let to = capture.ended.unwrap_or(capture.started).max(capture.started);
+        let range = TimeRange { from: capture.started, to };
+        let before = TimeRange::ending(range.from, before);
+        Self { capture, store, range, before, now: selector(&now_terms(&capture.resolved)) }
+    }
+
+    /// The capture's own profile.
+    pub(super) fn captured(&self) -> Found {
+        let capture = self.capture;
+        match self.store.capture(&capture.id) {
+            Some(result) if result.profile.total_shown() > 0 => Found::There(Part {
+                name: format!("capture-{}", capture.kind),
+                about: About {
+                    title: format!("{}, capture {}", capture.kind, capture.id),
+                    range: result.range,
+                    covered: result.summary.covered,
+                    command: None,
+                },
+                profile: Arc::clone(&result.profile),
+            }),
+            Some(result) => Found::Absent(format!("it saw nothing; lost: {}", result.summary.loss)),
+            None if capture.reason.is_empty() => {
+                Found::Absent("its result was removed to make room".to_owned())
+            }
+            None => Found::Absent(capture.reason.clone()),
         }
+    }
+
+    /// The continuous profile of the capture's time.
+    pub(super) fn during(&self, kind: ProfileKind) -> Found {
+        self.query("during", kind, &self.now, self.range)
+    }
+
+    /// That of the time before it.
+    pub(super) fn before(&self, kind: ProfileKind) -> Found {
+        self.query("before", kind, &self.now, self.before)
+    }
+
+    /// From before to the end, for the comparison.
+    pub(super) fn lately(&self, kind: ProfileKind) -> Found {
+        self.query("lately", kind, &self.now, self.lately_range())
+    }
+
+    /// That of the same time a day earlier, of what ran the same executables.
+    pub(super) fn day_earlier(&self, kind: ProfileKind, exes: &BTreeSet<Arc<str>>) -> Found {
+        let lately = self.lately_range();
         let earlier = TimeRange {
             from: lately.from.checked_sub(DAY).unwrap_or(lately.from),
             to: lately.to.checked_sub(DAY).unwrap_or(lately.to),
         };
-        let day_earlier = match earlier_terms(&self.capture.resolved, &exes) {
+        match earlier_terms(&self.capture.resolved, exes) {
             Ok(terms) => self.query("day-earlier", kind, &selector(&terms), earlier),
             Err(problem) => Found::Absent(problem),
-        };
-        OfKind {
-            kind,
-            before: self.query("before", kind, &now, before),
-            during,
-            lately: self.query("lately", kind, &now, lately),
-            day_earlier,
         }
+    }
+
+    fn lately_range(&self) -> TimeRange {
+        TimeRange { from: self.before.from, to: self.range.to }
     }
 
     fn query(&self, name: &str, kind: ProfileKind, selector: &Selector, range: TimeRange) -> Found {
@@ -182,12 +174,10 @@ fn quoted(text: &str) -> String {
     text.replace('"', "\\\"")
 }
 
-fn executables(found: &Found) -> BTreeSet<Arc<str>> {
-    found.part().map(|part| executables_of(&part.profile)).unwrap_or_default()
-}
-
-fn executables_of(profile: &Profile) -> BTreeSet<Arc<str>> {
-    let exes = profile.entries().map(|entry| &entry.labels.exe).filter(|exe| !exe.is_empty());
+/// The executables of the processes that were found.
+pub(super) fn executables(found: &Found) -> BTreeSet<Arc<str>> {
+    let entries = found.part().into_iter().flat_map(|part| part.profile.entries());
+    let exes = entries.map(|entry| &entry.labels.exe).filter(|exe| !exe.is_empty());
     exes.map(Arc::clone).collect()
 }
 

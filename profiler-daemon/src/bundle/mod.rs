@@ -10,6 +10,8 @@ mod report;
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,13 +43,15 @@ pub struct Options {
     pub max_bytes: u64,
 }
 
-/// A file of a bundle.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A file of a bundle, open for reading: it stays readable when the bundle has to go.
+#[derive(Debug)]
 pub struct BundleFile {
     /// Its name: lower-case letters, digits, dots and dashes.
     pub name: String,
+    /// Its length, bytes.
+    pub size: u64,
     /// What is in it.
-    pub bytes: Vec<u8>,
+    pub content: File,
 }
 
 /// Why there is no bundle.
@@ -67,6 +71,14 @@ pub enum BundleError {
         /// When it is worth asking again.
         retry_after: Duration,
     },
+    /// It could not be written, or read.
+    #[error("the bundle of capture {id} cannot be kept: {source}")]
+    Disk {
+        /// The capture.
+        id: String,
+        /// Why not.
+        source: io::Error,
+    },
     /// It could not be made.
     #[error("the bundle of capture {id} was not made: {source}")]
     Unfinished {
@@ -83,7 +95,7 @@ pub struct Bundles {
     captures: Arc<Captures>,
     store: Arc<Store>,
     shelf: Shelf,
-    /// One at a time: each holds several merged profiles in memory.
+    /// One at a time: each holds merged profiles in memory.
     turn: tokio::sync::Mutex<()>,
     closing: CancellationToken,
     tasks: TaskTracker,
@@ -125,11 +137,10 @@ impl Bundles {
         });
     }
 
-    /// The bundle of a capture: from disk, or made now. One that cannot be written to disk is
-    /// handed out all the same.
+    /// The bundle of a capture: from disk, or made there now.
     ///
     /// # Errors
-    /// There is no such capture, or it has not ended.
+    /// There is no such capture, it has not ended, or the disk does not take its bundle.
     pub async fn get(self: &Arc<Self>, id: &str) -> Result<Vec<BundleFile>, BundleError> {
         if let Some(files) = self.stored(id).await? {
             return Ok(files);
@@ -145,18 +156,15 @@ impl Bundles {
             return Ok(files);
         }
         let this = Arc::clone(self);
-        self.blocking(id, move || {
-            let files = build::build(&capture, &this.store, this.options.before);
-            if let Err(error) = this.shelf.put(&capture.id, &files) {
-                this.failed.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(id = capture.id, %error, "a bundle cannot be kept");
-            }
-            files
-        })
-        .await
+        let made = self.blocking(id, move || {
+            this.shelf
+                .put(&capture.id, |draft| build::build(&capture, &this.store, this.options.before, draft))?;
+            this.shelf.get(&capture.id).ok_or_else(|| io::ErrorKind::NotFound.into())
+        });
+        made.await?.map_err(|source: io::Error| BundleError::Disk { id: id.to_owned(), source })
     }
 
-    /// Bundles that could not be made or kept since the start.
+    /// Bundles that were promised and could not be made or kept, since the start.
     #[must_use]
     pub fn failed(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
@@ -188,9 +196,15 @@ impl Bundles {
     /// Waits until the continuous profile of the capture's time is in the store, or patience ends.
     async fn settle(&self, capture: &Capture) {
         let ended = capture.ended.unwrap_or_else(SystemTime::now);
-        let there = || self.store.stored(ProfileKind::OnCpu).is_some_and(|stored| stored.to >= ended);
         let until = ended + self.options.settle;
-        while !there() && SystemTime::now() < until {
+        loop {
+            let store = Arc::clone(&self.store);
+            // It may read the disk.
+            let stored = tokio::task::spawn_blocking(move || store.stored(ProfileKind::OnCpu)).await;
+            let there = stored.ok().flatten().is_some_and(|stored| stored.to >= ended);
+            if there || SystemTime::now() >= until {
+                return;
+            }
             tokio::select! {
                 () = self.closing.cancelled() => return,
                 () = tokio::time::sleep(LOOK_EVERY) => {}

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::build::{state, time};
 use super::compare::{grown, load};
-use super::evidence::{Evidence, Found, OfKind, Part};
+use super::evidence::{Found, Part};
 use crate::capture::{Capture, Cause};
-use crate::model::{Activity, Profile, ProfileKind, Target, Wait};
+use crate::model::{Activity, Pid, Profile, ProfileKind, Target, TimeRange, Wait};
 use crate::render;
 use crate::store::processes;
 
@@ -18,49 +18,119 @@ const STACKS: usize = 5;
 const DEPTH: usize = 12;
 const GROWN: usize = 15;
 
-/// The report. Writing into a `String` cannot fail, so results of `write!` are not looked at.
-pub(super) fn write(capture: &Capture, evidence: &Evidence, left_out: &[String]) -> String {
-    let mut text = String::new();
-    head(&mut text, capture, evidence);
-    let on_cpu = |text: &mut String| {
-        section(text, "On the CPU during the capture", &evidence.on_cpu.during, "used the CPU", |_| true);
-    };
-    match &capture.cause {
-        Cause::Pressure { resource: "cpu", .. } => {
-            on_cpu(&mut text);
-            section(&mut text, "Waiting for a CPU", &evidence.capture, "waited for a CPU", |activity| {
-                matches!(activity, Activity::RunQueue | Activity::Preempted)
-            });
-            section(&mut text, "All waiting", &evidence.capture, "waited", |_| true);
-        }
-        Cause::Pressure { .. } => {
-            section(
-                &mut text,
-                "Waiting for I/O or memory",
-                &evidence.capture,
-                "waited in the kernel",
-                |activity| {
+/// The report, section by section as profiles come: each is looked at once and then let go. Writing
+/// into a `String` cannot fail, so results of `write!` are not looked at.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    /// What the capture says about the cause.
+    cause: String,
+    on_cpu: String,
+    /// What else the capture says.
+    waiting: String,
+    before: String,
+    compared: String,
+    /// What there is no profile of,
+    absent: String,
+    /// and what those that are there lack.
+    lost: String,
+}
+
+impl Report {
+    /// The capture's own profile. What fits the cause comes first, or, if that is pressure on CPUs,
+    /// after who used them.
+    pub(super) fn captured(&mut self, capture: &Capture, found: &Found) {
+        self.note("the capture", found);
+        match &capture.cause {
+            Cause::Pressure { resource: "cpu", .. } => {
+                section(&mut self.waiting, "Waiting for a CPU", found, "waited for a CPU", |activity| {
+                    matches!(activity, Activity::RunQueue | Activity::Preempted)
+                });
+                section(&mut self.waiting, "All waiting", found, "waited", |_| true);
+            }
+            Cause::Pressure { .. } => {
+                let heading = "Waiting for I/O or memory";
+                section(&mut self.cause, heading, found, "waited in the kernel", |activity| {
                     // What no rule knows, but signals do not end, is mostly for a disk or for memory.
                     matches!(activity, Activity::Blocked(Wait::Io | Wait::PageFault | Wait::Uninterruptible))
-                },
-            );
-            on_cpu(&mut text);
-            section(&mut text, "All waiting", &evidence.capture, "waited", |_| true);
-        }
-        Cause::Request | Cause::Alert { .. } | Cause::Stored { .. } => {
-            section(&mut text, "Off the CPU: the capture", &evidence.capture, "waited", |_| true);
-            on_cpu(&mut text);
+                });
+                section(&mut self.waiting, "All waiting", found, "waited", |_| true);
+            }
+            Cause::Request | Cause::Alert { .. } | Cause::Stored { .. } => {
+                section(&mut self.cause, "Off the CPU: the capture", found, "waited", |_| true);
+            }
         }
     }
-    for of in [&evidence.on_cpu, &evidence.off_cpu] {
-        let kind = of.kind;
-        section(&mut text, &format!("Before the capture: {kind}"), &of.before, "were seen", |_| true);
+
+    /// The continuous profile of the capture's time.
+    pub(super) fn during(&mut self, kind: ProfileKind, found: &Found) {
+        self.note(&format!("during, {kind}"), found);
+        if kind == ProfileKind::OnCpu {
+            let heading = "On the CPU during the capture";
+            section(&mut self.on_cpu, heading, found, "used the CPU", |_| true);
+        }
     }
-    for of in [&evidence.on_cpu, &evidence.off_cpu] {
-        comparison(&mut text, of);
+
+    /// That of the time before it.
+    pub(super) fn before(&mut self, kind: ProfileKind, found: &Found) {
+        self.note(&format!("before, {kind}"), found);
+        section(&mut self.before, &format!("Before the capture: {kind}"), found, "were seen", |_| true);
     }
-    missing(&mut text, evidence, left_out);
-    text
+
+    /// That of the same time a day earlier.
+    pub(super) fn day_earlier(&mut self, kind: ProfileKind, found: &Found) {
+        self.note(&format!("day earlier, {kind}"), found);
+    }
+
+    /// What changed in a day; `lately` is only asked for where there is something to compare with.
+    pub(super) fn compared(&mut self, kind: ProfileKind, then: &Found, lately: impl FnOnce() -> Found) {
+        let text = &mut self.compared;
+        let _ = writeln!(text, "## Compared with a day earlier: {kind}\n");
+        let then = match then {
+            Found::There(then) => then,
+            Found::Absent(why) => {
+                let _ = writeln!(text, "No comparison: {}.\n", cell(why));
+                return;
+            }
+        };
+        match lately() {
+            Found::There(now) => comparison(text, kind, &now, then),
+            Found::Absent(why) => {
+                let _ = writeln!(text, "No comparison: now, {}.\n", cell(&why));
+            }
+        }
+    }
+
+    /// What is not in the bundle, and what its profiles lost.
+    fn note(&mut self, what: &str, found: &Found) {
+        let part = match found {
+            Found::There(part) => part,
+            Found::Absent(why) => {
+                let _ = writeln!(self.absent, "- {what}: {}", cell(why));
+                return;
+            }
+        };
+        let asked = part.about.range.length();
+        let (covered, asked) = (part.about.covered.as_secs_f64(), asked.as_secs_f64());
+        let _ = writeln!(
+            self.lost,
+            "- `{}`: lost {}; {covered:.0} s of {asked:.0} s are covered",
+            part.name,
+            cell(&part.profile.loss.to_string())
+        );
+    }
+
+    /// The whole text.
+    pub(super) fn finish(self, capture: &Capture, range: TimeRange, left_out: &[String]) -> String {
+        let mut text = String::new();
+        head(&mut text, capture, range);
+        let Self { cause, on_cpu, waiting, before, compared, absent, lost } = self;
+        text.extend([&*cause, &*on_cpu, &*waiting, &*before, &*compared]);
+        text.extend(["## What is missing\n\n", &*absent, &*lost]);
+        for line in left_out {
+            let _ = writeln!(text, "- left out: {}", cell(line));
+        }
+        text
+    }
 }
 
 /// Whose time, for people.
@@ -76,13 +146,13 @@ pub(super) fn target(capture: &Capture) -> String {
     }
 }
 
-fn head(text: &mut String, capture: &Capture, evidence: &Evidence) {
+fn head(text: &mut String, capture: &Capture, range: TimeRange) {
     let _ = writeln!(text, "# Incident {}\n", capture.id);
     let mut row = |name: &str, value: &str| {
         let _ = writeln!(text, "- **{name}**: {}", cell(value));
     };
     row("what fired", &capture.cause.to_string());
-    row("when", &format!("{} to {}", time(evidence.range.from), time(evidence.range.to)));
+    row("when", &format!("{} to {}", time(range.from), time(range.to)));
     row("for whom", &target(capture));
     let mut how = format!("{} capture, {}", capture.kind, state(capture.state));
     if !capture.reason.is_empty() {
@@ -146,31 +216,31 @@ fn section(text: &mut String, heading: &str, found: &Found, did: &str, wanted: i
             cell(&stack.comm),
             stack.pid
         );
-        let shown: Vec<String> = stack.frames.iter().take(DEPTH).map(|frame| cell(frame)).collect();
-        let more = if stack.frames.len() > DEPTH { " ← ..." } else { "" };
-        let _ = writeln!(
-            text,
-            "{}{more}",
-            if shown.is_empty() { "no stack".to_owned() } else { shown.join(" ← ") }
-        );
+        let _ = writeln!(text, "{}", frames(&stack.frames));
+        for waker in &stack.wakers {
+            let who = match waker.pid {
+                Pid(0) => cell(&waker.comm),
+                pid => format!("{} (pid {pid})", cell(&waker.comm)),
+            };
+            let share = percent(waker.value, stack.value);
+            let _ = writeln!(text, "  - {share} woken by {who}: {}", frames(&waker.frames));
+        }
     }
     text.push('\n');
 }
 
-fn comparison(text: &mut String, of: &OfKind) {
-    let _ = writeln!(text, "## Compared with a day earlier: {}\n", of.kind);
-    let (now, then) = match (&of.lately, &of.day_earlier) {
-        (Found::There(now), Found::There(then)) => (now, then),
-        (_, Found::Absent(why)) => {
-            let _ = writeln!(text, "No comparison: {}.\n", cell(why));
-            return;
-        }
-        (Found::Absent(why), Found::There(_)) => {
-            let _ = writeln!(text, "No comparison: now, {}.\n", cell(why));
-            return;
-        }
-    };
-    let per_second = match of.kind {
+/// A stack on one line.
+fn frames(frames: &[String]) -> String {
+    if frames.is_empty() {
+        return "no stack".to_owned();
+    }
+    let shown: Vec<String> = frames.iter().take(DEPTH).map(|frame| cell(frame)).collect();
+    let more = if frames.len() > DEPTH { " ← ..." } else { "" };
+    format!("{}{more}", shown.join(" ← "))
+}
+
+fn comparison(text: &mut String, kind: ProfileKind, now: &Part, then: &Part) {
+    let per_second = match kind {
         ProfileKind::OnCpu => "CPUs",
         ProfileKind::OffCpu | ProfileKind::Wall => "threads waiting",
     };
@@ -192,53 +262,12 @@ fn comparison(text: &mut String, of: &OfKind) {
     text.push('\n');
 }
 
-/// What is not in the bundle, and what its profiles lost.
-fn missing(text: &mut String, evidence: &Evidence, left_out: &[String]) {
-    let _ = writeln!(text, "## What is missing\n");
-    let mut parts: Vec<&Part> = Vec::new();
-    for (name, found) in [
-        ("the capture", &evidence.capture),
-        ("during, on-cpu", &evidence.on_cpu.during),
-        ("before, on-cpu", &evidence.on_cpu.before),
-        ("day earlier, on-cpu", &evidence.on_cpu.day_earlier),
-        ("during, off-cpu", &evidence.off_cpu.during),
-        ("before, off-cpu", &evidence.off_cpu.before),
-        ("day earlier, off-cpu", &evidence.off_cpu.day_earlier),
-    ] {
-        match found {
-            Found::There(part) => parts.push(part),
-            Found::Absent(why) => {
-                let _ = writeln!(text, "- {name}: {}", cell(why));
-            }
-        }
-    }
-    for part in parts {
-        let asked = part.about.range.length();
-        let (covered, asked) = (part.about.covered.as_secs_f64(), asked.as_secs_f64());
-        let _ = writeln!(
-            text,
-            "- `{}`: lost {}; {covered:.0} s of {asked:.0} s are covered",
-            part.name,
-            cell(&part.profile.loss.to_string())
-        );
-    }
-    for line in left_out {
-        let _ = writeln!(text, "- left out: {}", cell(line));
-    }
-}
-
 /// The rows of some activities.
 fn only(profile: &Arc<Profile>, wanted: impl Fn(Activity) -> bool) -> Arc<Profile> {
     if profile.entries().all(|entry| wanted(entry.activity)) {
         return Arc::clone(profile);
     }
-    let frames: Vec<_> = profile.frames().collect();
-    let mut some = Profile::new(profile.kind());
-    for entry in profile.entries().filter(|entry| wanted(entry.activity)) {
-        let stack: Vec<_> = entry.stack.iter().map(|&frame| Arc::clone(frames[frame as usize])).collect();
-        some.add_row(entry.labels, entry.activity, &stack, entry.value);
-    }
-    Arc::new(some)
+    Arc::new(profile.filtered(wanted))
 }
 
 fn percent(part: u64, whole: u64) -> String {

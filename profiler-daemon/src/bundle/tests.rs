@@ -1,17 +1,19 @@
 //! A bundle of a known store: the culprit comes first, what is missing is said.
 
 use std::collections::HashMap;
+use std::os::unix::fs::FileExt as _;
 use std::sync::Mutex;
 
 use tokio::sync::oneshot;
 
 use super::*;
 use crate::capture::{
-    BoxFuture, CaptureSpec, CaptureState, Cause, Limits, Recorder, RecorderError, ResolveError, TargetSpec,
+    BoxFuture, CaptureSpec, CaptureState, Cause, Limits, Recorder, RecorderError, Recording, ResolveError,
+    TargetSpec,
 };
 use crate::model::{
-    Activity, Frame, FrameKind, Labels, Pid, ProcessId, Profile, Stage, Target, TimeRange, Value, Wait,
-    Window,
+    Activity, Allowance, Detail, Frame, FrameKind, Labels, Pid, ProcessId, Profile, Stage, Target, TimeRange,
+    Value, Wait, Window,
 };
 use crate::store::StoreOptions;
 
@@ -39,7 +41,7 @@ fn add(profile: &mut Profile, pid: u32, comm: &str, activity: Activity, frames: 
 fn window(to: SystemTime, rows: &[(u32, &str, &str, u64)]) -> Window {
     let mut profile = Profile::new(ProfileKind::OnCpu);
     for &(pid, comm, leaf, count) in rows {
-        let value = Value { count, ns: count * 10_000_000 };
+        let value = Value::exact(count, count * 10_000_000);
         add(&mut profile, pid, comm, Activity::OnCpu, &[leaf, "main"], value);
     }
     profile.loss.add(Stage::Kernel, "ring full", 3);
@@ -65,18 +67,18 @@ impl Recorder for Fake {
         session: u64,
         _kind: ProfileKind,
         _target: Target,
-        _min_block_ns: u64,
-    ) -> BoxFuture<'_, Result<oneshot::Receiver<Profile>, RecorderError>> {
+        _detail: Detail,
+    ) -> BoxFuture<'_, Result<Recording, RecorderError>> {
         let (sender, receiver) = oneshot::channel();
         self.0.lock().expect("lock").insert(session, sender);
-        Box::pin(async move { Ok(receiver) })
+        Box::pin(async move { Ok(Recording { profile: receiver, usage: Arc::default() }) })
     }
 
     fn stop(&self, session: u64) -> BoxFuture<'_, ()> {
         let sender = self.0.lock().expect("lock").remove(&session);
         Box::pin(async move {
             let mut profile = Profile::new(ProfileKind::OffCpu);
-            let value = |seconds| Value { count: 1, ns: seconds * SECOND };
+            let value = |seconds| Value::exact(1, seconds * SECOND);
             let blocked = |state| Activity::Blocked(state);
             add(&mut profile, 7, "idler", blocked(Wait::Other), &["sleep", "main"], value(500));
             add(&mut profile, 8, "writer", blocked(Wait::Uninterruptible), &["fsync", "main"], value(9));
@@ -85,6 +87,10 @@ impl Recorder for Fake {
                 let _nobody_waits = sender.send(profile);
             }
         })
+    }
+
+    fn cpu_time(&self) -> Duration {
+        Duration::ZERO
     }
 }
 
@@ -118,6 +124,8 @@ async fn captured(set: &Set, pids: &[u32], cause: Cause) -> String {
         target: TargetSpec { pids: pids.iter().copied().map(Pid).collect(), cgroup: None },
         duration: Some(Duration::from_secs(60)),
         min_block: None,
+        wakers: None,
+        allowance: Allowance::default(),
         cause,
     };
     let id = set.captures.start(spec).expect("starts").id;
@@ -128,10 +136,13 @@ async fn captured(set: &Set, pids: &[u32], cause: Cause) -> String {
     id
 }
 
-fn text<'a>(files: &'a [BundleFile], name: &str) -> &'a str {
+fn text(files: &[BundleFile], name: &str) -> String {
     let file = files.iter().find(|file| file.name == name);
     let names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
-    std::str::from_utf8(&file.unwrap_or_else(|| panic!("{name} is not among {names:?}")).bytes).expect("text")
+    let file = file.unwrap_or_else(|| panic!("{name} is not among {names:?}"));
+    let mut bytes = vec![0; file.size as usize];
+    file.content.read_exact_at(&mut bytes, 0).expect("readable");
+    String::from_utf8(bytes).expect("text")
 }
 
 /// Asserts that the texts come in this order.
@@ -163,7 +174,7 @@ async fn cpu_pressure_names_who_used_the_cpu_first_and_what_grew() {
     ));
     let id = captured(&set, &[], pressure("cpu")).await;
     let files = set.bundles.get(&id).await.expect("a bundle");
-    let report = text(&files, "report.md");
+    let report = &text(&files, "report.md");
     in_order(report, &["# Incident", "pressure: host cpu some 1s/2s", "the host", "off-cpu capture, done"]);
     in_order(
         report,
@@ -185,17 +196,17 @@ async fn cpu_pressure_names_who_used_the_cpu_first_and_what_grew() {
     for name in ["capture-off-cpu", "during-on-cpu", "before-on-cpu", "day-earlier-on-cpu"] {
         assert!(text(&files, &format!("{name}.svg")).contains("<svg"), "{name}");
         assert!(!text(&files, &format!("{name}.folded")).is_empty(), "{name}");
-        let json = text(&files, &format!("{name}.json"));
+        let json = &text(&files, &format!("{name}.json"));
         assert!(serde_json::from_str::<serde_json::Value>(json).is_ok(), "{name}");
     }
-    let facts: serde_json::Value = serde_json::from_str(text(&files, "bundle.json")).expect("JSON");
+    let facts: serde_json::Value = serde_json::from_str(&text(&files, "bundle.json")).expect("JSON");
     assert_eq!(
         (&facts["id"], &facts["cause"]),
         (&id.as_str().into(), &"pressure: host cpu some 1s/2s".into())
     );
     // On disk it is the same, also for a daemon that has forgotten the capture.
     let directory = set.place.path().join("bundles").join(&id);
-    assert_eq!(std::fs::read_to_string(directory.join("report.md")).expect("written"), report);
+    assert_eq!(std::fs::read_to_string(directory.join("report.md")).expect("written"), *report);
     let other = self::set();
     let options = Options { directory: set.place.path().join("bundles"), ..other.bundles.options.clone() };
     let bundles = Arc::new(Bundles::new(options, other.captures, other.store));
@@ -208,7 +219,7 @@ async fn io_pressure_names_who_waits_in_the_kernel_first() {
     set.store.insert(window(SystemTime::now() + Duration::from_secs(5), &[(1, "steady", "serve", 100)]));
     let id = captured(&set, &[], pressure("io")).await;
     let files = set.bundles.get(&id).await.expect("a bundle");
-    let report = text(&files, "report.md");
+    let report = &text(&files, "report.md");
     in_order(
         report,
         &["## Waiting for I/O", "| 100.0 % | 9000000 | writer | 8 |", "fsync ← main", "## On the CPU"],
@@ -226,7 +237,7 @@ async fn a_process_is_found_a_day_earlier_by_its_executable() {
     let labels = [("pid".to_owned(), "7".to_owned()), ("alertname".to_owned(), "Slow|`x`".to_owned())];
     let id = captured(&set, &[7], Cause::alert("f", labels)).await;
     let files = set.bundles.get(&id).await.expect("a bundle");
-    let report = text(&files, "report.md");
+    let report = &text(&files, "report.md");
     in_order(
         report,
         &["alert Slow\\|\\`x\\` (f)", "pid 7", "**label pid**: 7", "## Off the CPU: the capture"],
@@ -247,6 +258,8 @@ async fn there_is_no_bundle_of_nothing_nor_of_what_runs() {
         target: TargetSpec::default(),
         duration: Some(Duration::from_secs(60)),
         min_block: None,
+        wakers: None,
+        allowance: Allowance::default(),
         cause: Cause::Request,
     };
     let id = set.captures.start(spec).expect("starts").id;
@@ -260,4 +273,37 @@ async fn there_is_no_bundle_of_nothing_nor_of_what_runs() {
     set.bundles.closing.cancel();
     set.bundles.shutdown().await;
     assert!(set.place.path().join("bundles").join(&id).join("report.md").exists());
+}
+
+/// After a restart a capture is known by what the store kept of it.
+#[tokio::test]
+async fn a_bundle_made_after_a_restart_is_about_the_same_target() {
+    for (pids, whom, row) in
+        [(&[][..], "the host", "| 900 | hog | 2 |"), (&[7][..], "pid 7", "| 50 | idler | 7 |")]
+    {
+        let place = tempfile::tempdir().expect("a directory");
+        let open = || {
+            let store = Arc::new(Store::open(place.path(), StoreOptions::default()).expect("usable"));
+            let recorder = Arc::new(Fake::default());
+            let captures = Arc::new(Captures::new(recorder, Arc::clone(&store), Limits::default()));
+            let options = Options {
+                directory: place.path().join("bundles"),
+                before: Duration::from_secs(60),
+                settle: Duration::ZERO,
+                max_count: 10,
+                max_bytes: 1 << 30,
+            };
+            let bundles = Arc::new(Bundles::new(options, Arc::clone(&captures), Arc::clone(&store)));
+            Set { store, captures, bundles, place: tempfile::tempdir().expect("a directory") }
+        };
+        let set = open();
+        let now = SystemTime::now() + Duration::from_secs(5);
+        set.store.insert(window(now, &[(7, "idler", "poll", 50), (2, "hog", "burn", 900)]));
+        let id = captured(&set, pids, Cause::Request).await;
+        drop(set);
+        let set = open();
+        let report = text(&set.bundles.get(&id).await.expect("a bundle"), "report.md");
+        in_order(&report, &[&format!("**for whom**: {whom}\n"), "## On the CPU during", row]);
+        assert!(!report.contains("nothing of the target was seen on-cpu"), "{report}");
+    }
 }

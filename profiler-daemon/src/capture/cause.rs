@@ -51,6 +51,18 @@ impl Cause {
         Self::Alert { name: name.unwrap_or_default(), fingerprint: cut(fingerprint), labels }
     }
 
+    /// Names of the causes that start captures.
+    pub(super) const NAMES: [&str; 3] = ["request", "alert", "pressure"];
+
+    /// Which of them it is, for counting.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Request | Self::Stored { .. } => "request",
+            Self::Alert { .. } => "alert",
+            Self::Pressure { .. } => "pressure",
+        }
+    }
+
     /// The labels stamped on the capture.
     #[must_use]
     pub fn labels(&self) -> &[(String, String)] {

@@ -2,6 +2,7 @@
 
 mod cause;
 mod id;
+mod limit;
 mod session;
 mod spec;
 
@@ -22,7 +23,9 @@ use tokio_util::task::TaskTracker;
 pub use self::cause::Cause;
 use self::session::Session;
 pub use self::spec::{CaptureError, CaptureSpec, Limits, RecorderError, ResolveError, TargetSpec};
-use crate::model::{Profile, ProfileKind, Target};
+use crate::model::{
+    Allowance, CgroupId, Counts, Detail, Pid, ProcessId, Profile, ProfileKind, Target, Usage,
+};
 use crate::store::{CaptureAbout, Store, StoredCapture, Summary};
 
 /// A future that a [`Recorder`] hands out.
@@ -36,18 +39,29 @@ pub trait Recorder: Send + Sync {
     /// When there is no such target, or this host cannot record it.
     fn resolve(&self, kind: ProfileKind, target: &TargetSpec) -> Result<Target, ResolveError>;
 
-    /// Starts recording. The receiver yields the profile after [`Recorder::stop`], once all that
-    /// was recorded has gone through.
+    /// Starts recording.
     fn start(
         &self,
         session: u64,
         kind: ProfileKind,
         target: Target,
-        min_block_ns: u64,
-    ) -> BoxFuture<'_, Result<oneshot::Receiver<Profile>, RecorderError>>;
+        detail: Detail,
+    ) -> BoxFuture<'_, Result<Recording, RecorderError>>;
 
     /// Stops recording. Called once for each session that started, or did not start in time.
     fn stop(&self, session: u64) -> BoxFuture<'_, ()>;
+
+    /// CPU time that everything that records has taken since it was started.
+    fn cpu_time(&self) -> Duration;
+}
+
+/// A recording that goes on.
+#[derive(Debug)]
+pub struct Recording {
+    /// Yields the profile after [`Recorder::stop`], once all that was recorded has gone through.
+    pub profile: oneshot::Receiver<Profile>,
+    /// What it has taken so far.
+    pub usage: Arc<Usage>,
 }
 
 /// A capture as it is now.
@@ -73,6 +87,10 @@ pub struct Capture {
     pub duration: Duration,
     /// Shortest interval that is recorded.
     pub min_block: Duration,
+    /// Whether it records who ended the waits.
+    pub wakers: bool,
+    /// What it may take before it is ended.
+    pub allowance: Allowance,
     /// Why it failed or ended early; empty otherwise.
     pub reason: String,
     /// What the result is worth, once there is one.
@@ -120,6 +138,8 @@ pub struct Captures {
     store: Arc<Store>,
     limits: Limits,
     sessions: AtomicU64,
+    started: Counts,
+    refused: Counts,
     /// Oldest first.
     known: Mutex<VecDeque<Known>>,
     /// Cancelled when the daemon shuts down.
@@ -136,9 +156,9 @@ impl Known {
     /// One that ended in an earlier life of the daemon.
     fn ended(stored: StoredCapture) -> Self {
         let StoredCapture { id, range, summary, about } = stored;
-        let CaptureAbout { pids, cgroup, duration, min_block, reason, cause, labels } = about;
-        // Which processes they were is not known any more: nothing is asked about them either.
-        let resolved = Target::Processes(Vec::new());
+        let CaptureAbout { pids, cgroup, duration, min_block, wakers, allowance, reason, cause, labels } =
+            about;
+        let resolved = stored_target(&pids, cgroup.as_deref());
         let (_, now) = watch::channel(Capture {
             id,
             kind: summary.kind,
@@ -148,6 +168,8 @@ impl Known {
             ended: Some(range.to),
             duration,
             min_block,
+            wakers,
+            allowance,
             reason,
             summary: Some(summary),
             resolved,
@@ -169,6 +191,8 @@ impl Captures {
             store,
             limits,
             sessions: AtomicU64::new(1),
+            started: Counts::of(&Cause::NAMES),
+            refused: Counts::of(&CaptureError::NAMES),
             known: Mutex::new(known),
             closing: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -181,6 +205,22 @@ impl Captures {
     /// When the request is out of range, the target does not exist, as many captures run as may,
     /// or the daemon shuts down. What goes wrong later makes the capture fail.
     pub fn start(&self, spec: CaptureSpec) -> Result<Capture, CaptureError> {
+        let cause = spec.cause.name();
+        let started = self.try_start(spec);
+        match &started {
+            Ok(_) => self.started.add(cause),
+            Err(error) => self.refused.add(error.name()),
+        }
+        started
+    }
+
+    /// How many were started, by cause, and refused, by why, in this life of the daemon.
+    #[must_use]
+    pub fn counts(&self) -> [Vec<(&'static str, u64)>; 2] {
+        [self.started.read(), self.refused.read()]
+    }
+
+    fn try_start(&self, spec: CaptureSpec) -> Result<Capture, CaptureError> {
         let order = self.limits.check(spec)?;
         let target = self.recorder.resolve(order.kind, &order.target)?;
 
@@ -199,6 +239,7 @@ impl Captures {
             id = id::new(started);
         }
         let min_block_ns = u64::try_from(order.min_block.as_nanos()).unwrap_or(u64::MAX);
+        let detail = Detail { min_block_ns, wakers: order.wakers };
         let capture = Capture {
             id,
             kind: order.kind,
@@ -210,6 +251,8 @@ impl Captures {
             ended: None,
             duration: order.duration,
             min_block: order.min_block,
+            wakers: order.wakers,
+            allowance: order.allowance,
             reason: String::new(),
             summary: None,
         };
@@ -226,7 +269,7 @@ impl Captures {
             closing: self.closing.clone(),
             patience: self.limits.patience,
         };
-        self.tasks.spawn(session.run(target, min_block_ns));
+        self.tasks.spawn(session.run(target, detail));
         Ok(capture)
     }
 
@@ -286,6 +329,16 @@ impl Captures {
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whose time a stored capture is about. Which processes the pids were is not known any more, so
+/// nothing may be recorded by this: it serves to look up what is stored of that time.
+fn stored_target(pids: &[Pid], cgroup: Option<&str>) -> Target {
+    match cgroup {
+        Some(path) => Target::Cgroup { id: CgroupId(0), path: path.to_owned() },
+        None if pids.is_empty() => Target::Host,
+        None => Target::Processes(pids.iter().map(|&pid| ProcessId { pid, start_ticks: 0 }).collect()),
     }
 }
 

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Capture, CaptureState, Recorder};
-use crate::model::{Profile, Target, TimeRange};
+use super::{Capture, CaptureState, Recorder, Recording, limit};
+use crate::model::{Detail, Profile, Target, TimeRange};
 use crate::store::{CaptureAbout, CaptureResult, Store, Summary};
 
 /// What a capture's task holds.
@@ -25,8 +25,8 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) async fn run(self, target: Target, min_block_ns: u64) {
-        let outcome = self.record(target, min_block_ns).await;
+    pub(super) async fn run(self, target: Target, detail: Detail) {
+        let outcome = self.record(target, detail).await;
         let ended = SystemTime::now();
         match outcome {
             Ok((profile, reason)) => self.done(profile, ended, reason),
@@ -39,13 +39,13 @@ impl Session {
     }
 
     /// The profile and why it ended early (empty if it did not), or why there is none.
-    async fn record(&self, target: Target, min_block_ns: u64) -> Result<(Profile, String), String> {
+    async fn record(&self, target: Target, detail: Detail) -> Result<(Profile, String), String> {
         if self.stop.is_cancelled() {
             return Err(format!("{} before it began", self.who_stopped()));
         }
         let kind = self.state.borrow().kind;
-        let start = self.recorder.start(self.number, kind, target, min_block_ns);
-        let mut profile = match tokio::time::timeout(self.patience, start).await {
+        let start = self.recorder.start(self.number, kind, target, detail);
+        let Recording { mut profile, usage } = match tokio::time::timeout(self.patience, start).await {
             Ok(started) => started.map_err(|error| error.to_string())?,
             Err(_) => {
                 self.recorder.stop(self.number).await;
@@ -56,10 +56,14 @@ impl Session {
             capture.state = CaptureState::Running;
             capture.started = SystemTime::now();
         });
-        let duration = self.state.borrow().duration;
+        let (duration, allowance) = {
+            let capture = self.state.borrow();
+            (capture.duration, capture.allowance)
+        };
         let (early, reason) = tokio::select! {
             () = tokio::time::sleep(duration) => (None, String::new()),
             () = self.stop.cancelled() => (None, self.who_stopped().to_owned()),
+            reason = limit::exceeded(allowance, &usage, || self.recorder.cpu_time()) => (None, reason),
             early = &mut profile => (Some(early), "recording ended early: the profiler stopped".to_owned()),
         };
         self.state.send_modify(|capture| capture.ended = Some(SystemTime::now()));
@@ -88,9 +92,14 @@ impl Session {
                 cause: capture.cause.to_string(),
                 labels: capture.cause.labels().to_vec(),
                 pids: capture.target.pids.clone(),
-                cgroup: capture.target.cgroup.clone(),
+                cgroup: match &capture.resolved {
+                    Target::Cgroup { path, .. } => Some(path.clone()),
+                    _ => None,
+                },
                 duration: capture.duration,
                 min_block: capture.min_block,
+                wakers: capture.wakers,
+                allowance: capture.allowance,
                 reason: reason.clone(),
             };
             (capture.id.clone(), TimeRange { from: capture.started, to }, about)

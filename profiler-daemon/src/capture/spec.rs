@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{Pid, ProfileKind};
+use crate::model::{Allowance, Pid, ProfileKind};
 
 use super::Cause;
 
@@ -17,6 +17,10 @@ pub struct CaptureSpec {
     pub duration: Option<Duration>,
     /// Shortest interval that is recorded; `None`: 1 ms for the host, all for a narrower target.
     pub min_block: Option<Duration>,
+    /// Whether to record who ended the waits; `None`: yes, but not for the host.
+    pub wakers: Option<bool>,
+    /// What it may take before it is ended; what is 0 is [`Limits::allowance`]'s.
+    pub allowance: Allowance,
     /// Why it is started.
     pub cause: Cause,
 }
@@ -49,6 +53,8 @@ pub struct Limits {
     pub max_known: usize,
     /// Most pids of one target.
     pub max_pids: usize,
+    /// What a capture may take before it is ended, if nothing less is asked for.
+    pub allowance: Allowance,
     /// How long recording may take to begin, and the last records to come through after it.
     pub patience: Duration,
 }
@@ -60,6 +66,7 @@ impl Default for Limits {
             max_running: 4,
             max_known: 100,
             max_pids: 1024,
+            allowance: Allowance { events_per_second: 50_000, bytes: 64 << 20, millicpus: 1000 },
             patience: Duration::from_secs(10),
         }
     }
@@ -72,6 +79,8 @@ pub(super) struct Order {
     pub(super) target: TargetSpec,
     pub(super) duration: Duration,
     pub(super) min_block: Duration,
+    pub(super) wakers: bool,
+    pub(super) allowance: Allowance,
     pub(super) cause: Cause,
 }
 
@@ -118,7 +127,31 @@ impl Limits {
             let problem = format!("{min_block:?} is longer than the capture ({duration:?})");
             return invalid("min_block", problem);
         }
-        Ok(Order { kind: spec.kind, target, duration, min_block, cause: spec.cause })
+        // Each wake-up costs as much as the interval it ends.
+        let wakers = spec.wakers.unwrap_or(!target.is_host());
+        let allowance = self.allowance(spec.allowance)?;
+        Ok(Order { kind: spec.kind, target, duration, min_block, wakers, allowance, cause: spec.cause })
+    }
+
+    fn allowance(&self, asked: Allowance) -> Result<Allowance, CaptureError> {
+        let within = |field, asked: u64, most: u64| match asked {
+            0 => Ok(most),
+            asked if asked <= most => Ok(asked),
+            _ => {
+                let problem = format!("{asked} is above {most}, which the daemon is configured with");
+                Err(CaptureError::Invalid { field, problem })
+            }
+        };
+        let most = self.allowance;
+        Ok(Allowance {
+            events_per_second: within(
+                "limits.events_per_second",
+                asked.events_per_second,
+                most.events_per_second,
+            )?,
+            bytes: within("limits.bytes", asked.bytes, most.bytes)?,
+            millicpus: within("limits.millicpus", asked.millicpus, most.millicpus)?,
+        })
     }
 }
 
@@ -147,6 +180,21 @@ pub enum CaptureError {
     /// The daemon is ending.
     #[error("the daemon is shutting down")]
     ShuttingDown,
+}
+
+impl CaptureError {
+    /// Names of the reasons.
+    pub(super) const NAMES: [&str; 4] = ["invalid", "busy", "no target", "shutting down"];
+
+    /// Which of them it is, for counting.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Invalid { .. } => "invalid",
+            Self::Busy { .. } => "busy",
+            Self::Resolve(_) => "no target",
+            Self::ShuttingDown => "shutting down",
+        }
+    }
 }
 
 /// Why a target cannot be recorded.

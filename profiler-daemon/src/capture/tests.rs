@@ -10,11 +10,14 @@ use crate::store::StoreOptions;
 #[derive(Default)]
 struct Fake {
     open: Mutex<HashMap<u64, oneshot::Sender<Profile>>>,
-    started: Mutex<Vec<(Target, u64)>>,
+    started: Mutex<Vec<(Target, Detail)>>,
     stopped: AtomicU64,
     refuse: bool,
     /// Keeps the profile for itself.
     silent: bool,
+    /// What each recording has taken at once.
+    events: u64,
+    bytes: u64,
 }
 
 impl Recorder for Fake {
@@ -30,16 +33,19 @@ impl Recorder for Fake {
         session: u64,
         _kind: ProfileKind,
         target: Target,
-        min_block_ns: u64,
-    ) -> BoxFuture<'_, Result<oneshot::Receiver<Profile>, RecorderError>> {
+        detail: Detail,
+    ) -> BoxFuture<'_, Result<Recording, RecorderError>> {
         Box::pin(async move {
             if self.refuse {
                 return Err(RecorderError("the hooks did not attach".to_owned()));
             }
             let (sender, receiver) = oneshot::channel();
-            self.started.lock().expect("lock").push((target, min_block_ns));
+            self.started.lock().expect("lock").push((target, detail));
             self.open.lock().expect("lock").insert(session, sender);
-            Ok(receiver)
+            let usage: Arc<Usage> = Arc::default();
+            usage.add_events(self.events);
+            usage.set_bytes(self.bytes);
+            Ok(Recording { profile: receiver, usage })
         })
     }
 
@@ -52,11 +58,15 @@ impl Recorder for Fake {
             let sender = self.open.lock().expect("lock").remove(&session);
             if let Some(sender) = sender {
                 let mut profile = Profile::new(ProfileKind::OffCpu);
-                let value = Value { count: 1, ns: 5_000_000 };
+                let value = Value::exact(1, 5_000_000);
                 profile.add_row(&Arc::new(Labels::default()), Activity::RunQueue, &[], value);
                 let _nobody_waits = sender.send(profile);
             }
         })
+    }
+
+    fn cpu_time(&self) -> Duration {
+        Duration::ZERO
     }
 }
 
@@ -72,6 +82,8 @@ fn spec(seconds: u64) -> CaptureSpec {
         target: TargetSpec::default(),
         duration: Some(Duration::from_secs(seconds)),
         min_block: None,
+        wakers: None,
+        allowance: Allowance::default(),
         cause: Cause::Request,
     }
 }
@@ -98,7 +110,10 @@ async fn a_capture_runs_its_time_and_leaves_a_result() {
     assert!(done.ended.is_some());
     assert!(store.capture(&capture.id).is_some());
     assert_eq!(fake.stopped.load(Ordering::Relaxed), 1);
-    assert_eq!(*fake.started.lock().expect("lock"), [(Target::Host, 1_000_000)], "1 ms for the host");
+    assert_eq!(
+        *fake.started.lock().expect("lock"),
+        [(Target::Host, Detail { min_block_ns: 1_000_000, wakers: false })]
+    );
     assert_eq!(captures.running(), 0);
 }
 
@@ -134,12 +149,17 @@ async fn requests_out_of_range_name_their_field() {
     assert_eq!(field(CaptureSpec { target: target(&[1], Some("a")), ..spec(1) }), "target");
     assert_eq!(field(CaptureSpec { target: target(&[], Some("")), ..spec(1) }), "target.cgroup");
     assert_eq!(field(CaptureSpec { min_block: Some(Duration::from_secs(2)), ..spec(1) }), "min_block");
+    let asked = Allowance { millicpus: 1001, ..Allowance::default() };
+    assert_eq!(field(CaptureSpec { allowance: asked, ..spec(1) }), "limits.millicpus");
     let missing = captures.start(CaptureSpec { target: target(&[5000], None), ..spec(1) });
     assert_eq!(missing.err(), Some(ResolveError::NoProcess { pid: Pid(5000) }.into()));
     // For a narrower target than the host every interval counts.
     let id = captures.start(CaptureSpec { target: target(&[1, 1], None), ..spec(1) }).expect("start").id;
     assert_eq!(ended(&captures, &id).await.target.pids, [Pid(1)]);
-    assert_eq!(*fake.started.lock().expect("lock"), [(Target::Host, 0)]);
+    assert_eq!(
+        *fake.started.lock().expect("lock"),
+        [(Target::Host, Detail { min_block_ns: 0, wakers: true })]
+    );
 }
 
 #[tokio::test]
@@ -209,4 +229,17 @@ fn ids_tell_the_time() {
     let (time, random) = id.rsplit_once('-').expect("a random part");
     assert_eq!(time, "20261123-221501");
     assert!(random.len() == 4 && random.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
+}
+
+#[tokio::test]
+async fn a_capture_that_takes_too_much_ends_early_and_says_so() {
+    let (_, store, captures) = captures(Fake { bytes: 2 << 20, ..Fake::default() }, Limits::default());
+    let within = captures.start(spec(1)).expect("start").id;
+    assert_eq!(ended(&captures, &within).await.reason, "");
+    let allowance = Allowance { bytes: 1 << 20, ..Allowance::default() };
+    let beyond = captures.start(CaptureSpec { allowance, ..spec(60) }).expect("start").id;
+    let ended = ended(&captures, &beyond).await;
+    assert_eq!(ended.state, CaptureState::Done, "what was seen is kept");
+    assert!(ended.reason.starts_with("ended early: 2.0 MiB recorded, 1.0 allowed"), "{}", ended.reason);
+    assert!(store.capture(&beyond).is_some());
 }

@@ -14,6 +14,7 @@ Examples:
   profiler capture start off-cpu -d 30s -p 1234 --wait
   profiler capture list
   profiler capture show ID -o waits.svg
+  profiler capture show ID --wakers -o wakers.svg
   profiler capture watch ID
   profiler capture bundle ID -o incident
   profiler capture stop ID
@@ -92,6 +93,21 @@ pub struct OffCpuArgs {
     /// Shortest time off the CPU that is recorded [default: 1ms for the host, 0 for a target]
     #[arg(long, value_name = "DURATION", value_parser = values::min_block)]
     pub min_block: Option<Duration>,
+    /// Record who ends the waits, and where [default: for a target, not for the host]
+    #[arg(long)]
+    pub wakers: bool,
+    /// Do not record who ends the waits
+    #[arg(long, conflicts_with = "wakers")]
+    pub no_wakers: bool,
+    /// End early above so many waits a second [default: the daemon's capture.max_events]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_events: Option<u64>,
+    /// End early above so much memory, such as 16MiB [default: the daemon's capture.max_bytes]
+    #[arg(long, value_name = "BYTES", value_parser = values::bytes)]
+    pub max_bytes: Option<u64>,
+    /// End early above so many thousandths of a CPU [default: the daemon's capture.max_millicpus]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_millicpus: Option<u64>,
     /// Return when the capture has ended
     #[arg(long)]
     pub wait: bool,

@@ -54,6 +54,8 @@ macro_rules! daemon_args {
 daemon_args! {
     /// Where HTTP is served (/metrics, /healthz, /readyz) [default: nowhere]
     http = "http", "HOST:PORT";
+    /// File with the token that callers of /flamegraph must show; without it there are none
+    http_token_file = "http_token_file", "FILE";
     /// Allow TCP addresses that other machines can reach, without TLS and authorisation
     insecure = "insecure", "BOOL";
     /// Directory for what is kept across restarts
@@ -72,8 +74,10 @@ daemon_args! {
     off_cpu_wait_rules = "off_cpu.wait_rules", "FILE";
     /// Off-CPU samples a second of the whole host that recording may take
     budget_off_cpu_samples = "budget.off_cpu_samples", "N";
-    /// CPU time that the daemon may take, in thousandths of a CPU
+    /// CPU time that the daemon and its eBPF programs may take, in thousandths of a CPU
     budget_millicpus = "budget.millicpus", "N";
+    /// Bytes a second that new windows may take in the store
+    budget_store_bytes = "budget.store_bytes", "SIZE";
     /// Age at which stored windows go
     retention_age = "retention.age", "DURATION";
     /// Size of all stored windows at which the oldest go

@@ -25,6 +25,10 @@ passes: two equal programs pass 99 times of 100. With few samples only large gro
 record at 999 Hz for some seconds. Frames below --min-share on both sides, and those above 95 %
 on one, are not judged. Where both sides do the same work, --normalize work sees more.
 
+Let the program start several times in each recording (record -F 999 -o new.json -- sh -c ...): how
+a program comes to lie in memory can make one of its functions 10 % slower from its start to its
+end, which a recording of one start cannot tell from a change of the program.
+
 Examples:
   profiler diff --base 'yesterday 14:00..15:00' --with 'today 14:00..15:00' -o diff.svg
   profiler diff --base -2h..-1h --with -1h.. --where 'unit=\"web.service\"'

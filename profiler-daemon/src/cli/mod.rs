@@ -6,6 +6,7 @@ mod daemon;
 mod diff;
 mod exit;
 mod flamegraph;
+mod heatmap;
 mod list;
 mod operand;
 mod output;
@@ -34,6 +35,7 @@ pub use daemon::DaemonArgs;
 pub use diff::DiffArgs;
 pub use exit::Exit;
 pub use flamegraph::FlamegraphArgs;
+pub use heatmap::HeatmapArgs;
 pub use list::ListArgs;
 pub use operand::Operand;
 pub use output::{Destination, OutputFile, PendingFile, Rendering, WriteError};
@@ -88,6 +90,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Fetch a flame graph from a daemon
     Flamegraph(FlamegraphArgs),
+    /// Draw sub-second activity over a range of time
+    Heatmap(HeatmapArgs),
     /// Show the heaviest functions
     Top(TopArgs),
     /// Show what a daemon has stored: processes and containers by weight, kinds, gaps
@@ -167,6 +171,7 @@ impl Cli {
     fn inconsistency(&self) -> Option<String> {
         match &self.command {
             Command::Flamegraph(args) => args.query.inconsistency(),
+            Command::Heatmap(args) => args.query.inconsistency(),
             Command::Top(args) => args.query.inconsistency(),
             Command::List(args) => args.query.inconsistency(),
             Command::Report(args) => args.query.inconsistency(),

@@ -45,6 +45,10 @@ pub struct Rendering {
     /// Write to stdout in this format: folded, svg, pprof, speedscope or json
     #[arg(long, value_name = "FORMAT", conflicts_with = "output")]
     pub format: Option<Format>,
+    /// On top of each wait, upside down, the stack of who ended it: a wake-up graph, of captures
+    /// started with --wakers
+    #[arg(long)]
+    pub wakers: bool,
 }
 
 impl Rendering {

@@ -20,6 +20,7 @@ Examples:
   profiler record -o host.svg                             # the whole host for 10 s
   profiler record -d 30s -p 1234,1240 -o a.svg -o a.pb.gz # two processes, two formats
   profiler record --off-cpu --cgroup /system.slice/nginx.service -o waits.svg
+  profiler record --off-cpu --wakers -p 1234 -o who.svg    # who ended the waits
   profiler record --wall -o build.svg -- make -j4         # a command and its children
   profiler record --format folded | sort -k2 -rn | head
 
@@ -63,6 +64,9 @@ pub struct RecordArgs {
     /// Shortest time off the CPU that is recorded [default: 1ms for the host, 0 for a target]
     #[arg(long, value_name = "DURATION", value_parser = values::min_block, requires = "waits")]
     pub min_block: Option<Duration>,
+    /// Record who ends the waits, and show them on top of each wait, upside down: a wake-up graph
+    #[arg(long, requires = "waits")]
+    pub wakers: bool,
     /// Write to FILE, may be repeated; its extension says the format: .svg, .folded, .pb.gz (pprof),
     /// .speedscope.json
     #[arg(short, long = "output", value_name = "FILE", value_parser = values::output_file)]

@@ -163,6 +163,17 @@ fn exit_codes() {
     assert_eq!(all.map(Exit::code), [0, 1, 2, 3, 4, 5]);
 }
 
+#[test]
+fn heat_maps_want_an_output_and_cells_of_whole_milliseconds() {
+    let parsed = parse("heatmap --since 2m -o a.svg").expect("a valid line");
+    assert!(matches!(parsed.command, Command::Heatmap(HeatmapArgs { rows: 50, .. })));
+    refused("heatmap --since 2m", "--output");
+    refused("heatmap -o a.png", ".svg or .json");
+    refused("heatmap -o a.svg --format json", "cannot be used with");
+    refused("heatmap --format svg --rows 3", "divisor of 1000");
+    refused("heatmap --format svg --rows 200", "divisor of 1000");
+}
+
 /// Compares each command's `--help` with its blessed text; `BLESS=1` writes them.
 #[test]
 fn help_is_as_blessed() {
@@ -173,6 +184,7 @@ fn help_is_as_blessed() {
         "daemon",
         "check",
         "flamegraph",
+        "heatmap",
         "top",
         "list",
         "diff",

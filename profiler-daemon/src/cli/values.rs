@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::render::{DiffFormat, Format};
+use crate::render::{DiffFormat, Format, HeatmapFormat};
 
 use super::output::OutputFile;
 
@@ -105,6 +105,14 @@ pub(super) fn frequency(text: &str) -> Result<u32, String> {
         .ok_or_else(|| format!("must be a whole number of Hz between 1 and the limit of {MAX_FREQUENCY}"))
 }
 
+/// A size of at least one byte: `65536`, `64KiB`, `16MiB`.
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
+    let size: Option<bytesize::ByteSize> = text.parse().ok();
+    size.map(|size| size.as_u64())
+        .filter(|&size| size > 0)
+        .ok_or_else(|| "must be a size such as 16MiB".to_owned())
+}
+
 /// A process id.
 pub(super) fn pid(text: &str) -> Result<u32, String> {
     text.parse()
@@ -128,6 +136,19 @@ pub(super) fn percent(text: &str) -> Result<f64, String> {
     let number: Option<f64> = text.strip_suffix('%').unwrap_or(text).trim().parse().ok();
     let number = number.filter(|number| (0.0..=100_000.0).contains(number));
     number.map(|number| number / 100.0).ok_or_else(|| "expected a percentage such as 5%".to_owned())
+}
+
+/// A path that says the format of a heat map by its extension.
+pub(super) fn heatmap_file(text: &str) -> Result<(PathBuf, HeatmapFormat), String> {
+    let path = PathBuf::from(text);
+    let format = HeatmapFormat::from_path(&path)?;
+    Ok((path, format))
+}
+
+/// Cells a second, which must be whole milliseconds long.
+pub(super) fn heatmap_rows(text: &str) -> Result<u32, String> {
+    let rows = text.parse().ok().filter(|rows| (1..=100).contains(rows) && 1000 % rows == 0);
+    rows.ok_or_else(|| "must be a divisor of 1000 from 1 to 100, such as 10, 20, 50 or 100".to_owned())
 }
 
 /// A path that says the format of a difference by its extension.

@@ -9,7 +9,8 @@ use crate::cli::{
     QueryArgs, ReachArgs,
 };
 use crate::proto::{
-    self, Capture, CaptureState, GetRequest, ListCapturesRequest, StartRequest, StopRequest, Target,
+    self, Capture, CaptureLimits, CaptureState, GetRequest, ListCapturesRequest, StartRequest, StopRequest,
+    Target,
 };
 
 use super::connect::{ANSWER_DEADLINE, Daemon, request};
@@ -55,6 +56,12 @@ fn start_request(args: &OffCpuArgs) -> StartRequest {
         duration: times::to_proto(args.duration),
         min_block: args.min_block.and_then(times::to_proto),
         bundle: args.bundle,
+        wakers: (args.wakers || args.no_wakers).then_some(args.wakers),
+        limits: Some(CaptureLimits {
+            events_per_second: args.max_events.unwrap_or_default(),
+            bytes: args.max_bytes.unwrap_or_default(),
+            millicpus: args.max_millicpus.unwrap_or_default(),
+        }),
     }
 }
 
@@ -98,7 +105,7 @@ async fn show(args: &CaptureShowArgs) -> Result<(), Failure> {
     let mut captures = daemon.captures();
     let question = request(GetRequest { id: args.id.clone() }, ANSWER_DEADLINE);
     let answer = daemon.answer(ANSWER_DEADLINE, captures.get(question)).await?;
-    let wanted = args.rendering.output.is_some() || args.rendering.format.is_some();
+    let wanted = args.rendering.output.is_some() || args.rendering.format.is_some() || args.rendering.wakers;
     let destination = args.rendering.destination();
     if wanted && matches!(destination, Destination::Stdout(_)) {
         // The facts must not be mixed with the data.
@@ -108,7 +115,7 @@ async fn show(args: &CaptureShowArgs) -> Result<(), Failure> {
     }
     if wanted {
         let selection = summary::selection(&QueryArgs::default(), Some(&args.id));
-        flamegraph::fetch(&args.reach.connect, selection, &destination).await?;
+        flamegraph::fetch(&args.reach.connect, selection, &args.rendering).await?;
     }
     Ok(())
 }
@@ -135,6 +142,14 @@ fn description(capture: &Capture) -> String {
         ("duration", times::short(times::duration(capture.duration))),
         ("min block", times::short(times::duration(capture.min_block))),
     ];
+    if capture.wakers {
+        rows.push(("wakers", "recorded".to_owned()));
+    }
+    if let Some(limits) = capture.limits.filter(|limits| *limits != CaptureLimits::default()) {
+        let CaptureLimits { events_per_second, bytes, millicpus } = limits;
+        let bytes = bytesize::ByteSize(bytes).display().iec();
+        rows.push(("limits", format!("{events_per_second} waits a second, {bytes}, {millicpus} millicpus")));
+    }
     if !capture.cause.is_empty() {
         rows.push(("cause", capture.cause.clone()));
     }

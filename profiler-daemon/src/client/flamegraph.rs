@@ -1,10 +1,13 @@
 //! `profiler flamegraph`: fetches a rendered profile, chunk by chunk.
 
-use tokio::time::Instant;
+use std::path::Path;
 
-use crate::cli::{Destination, Endpoint, Exit, FlamegraphArgs, PendingFile};
+use tokio::time::Instant;
+use tonic::Streaming;
+
+use crate::cli::{Destination, Endpoint, Exit, FlamegraphArgs, PendingFile, Rendering};
 use crate::proto::query_response::Part;
-use crate::proto::{self, QueryRequest};
+use crate::proto::{self, QueryRequest, QueryResponse};
 use crate::render::Format;
 
 use super::connect::{Daemon, RENDER_DEADLINE, request};
@@ -17,23 +20,38 @@ use super::{Failure, summary};
 /// No daemon, no data, a refused query, an output that cannot be written.
 pub async fn flamegraph(args: &FlamegraphArgs) -> Result<(), Failure> {
     let selection = summary::selection(&args.query, args.capture.as_deref());
-    fetch(&args.reach.connect, selection, &args.rendering.destination()).await
+    fetch(&args.reach.connect, selection, &args.rendering).await
 }
 
-/// Writes the flame graph of a selection to its destination.
+/// Writes the flame graph of a selection as wanted.
 pub(super) async fn fetch(
     endpoint: &Endpoint,
     selection: proto::Selection,
-    destination: &Destination,
+    rendering: &Rendering,
 ) -> Result<(), Failure> {
+    let destination = rendering.destination();
     // An output that cannot be written is known before the daemon has worked for it.
-    let mut sink = Sink::open(destination)?;
+    let sink = Sink::open(&destination)?;
     let daemon = Daemon::connect(endpoint).await?;
-    let until = Instant::now() + RENDER_DEADLINE;
-    let question = QueryRequest { selection: Some(selection), format: format(destination.format()).into() };
+    let format = format(destination.format()).into();
+    let question = QueryRequest { selection: Some(selection), format, wakers: rendering.wakers };
     let mut profiles = daemon.profiles();
-    let mut parts =
-        daemon.answer(RENDER_DEADLINE, profiles.query(request(question, RENDER_DEADLINE))).await?;
+    let parts = daemon.answer(RENDER_DEADLINE, profiles.query(request(question, RENDER_DEADLINE))).await?;
+    let Some(facts) = receive(&daemon, parts, sink).await? else { return Ok(()) };
+    summary::tell(&facts);
+    if let Destination::File(file) = destination {
+        say(&format!("wrote {}", file.path.display()));
+    }
+    Ok(())
+}
+
+/// Brings an answer to its place; what it is worth, or `None` where nobody reads any more.
+pub(super) async fn receive(
+    daemon: &Daemon,
+    mut parts: Streaming<QueryResponse>,
+    mut sink: Sink,
+) -> Result<Option<proto::ProfileSummary>, Failure> {
+    let until = Instant::now() + RENDER_DEADLINE;
     let mut facts = None;
     while let Some(message) =
         daemon.in_time(until.saturating_duration_since(Instant::now()), parts.message()).await?
@@ -45,16 +63,12 @@ pub(super) async fn fetch(
             None => {}
         }
         if sink.is_closed() {
-            return Ok(());
+            return Ok(None);
         }
     }
     let facts = summary::with_data(facts)?;
     sink.finish()?;
-    summary::tell(&facts);
-    if let Destination::File(file) = destination {
-        say(&format!("wrote {}", file.path.display()));
-    }
-    Ok(())
+    Ok(Some(facts))
 }
 
 fn format(format: Format) -> proto::Format {
@@ -68,12 +82,20 @@ fn format(format: Format) -> proto::Format {
 }
 
 /// Where the chunks go.
-enum Sink {
+pub(super) enum Sink {
     File(PendingFile),
     Stdout(Output),
 }
 
 impl Sink {
+    pub(super) fn file(path: &Path) -> Result<Self, Failure> {
+        Ok(Self::File(PendingFile::create(path)?))
+    }
+
+    pub(super) fn stdout() -> Self {
+        Self::Stdout(Output::stdout())
+    }
+
     fn open(destination: &Destination) -> Result<Self, Failure> {
         match destination {
             Destination::File(file) => Ok(Self::File(PendingFile::create(&file.path)?)),

@@ -46,6 +46,12 @@ pub async fn list(args: &ListArgs) -> Result<(), Failure> {
     }
 }
 
+fn seconds(gap: &TimeRange) -> f64 {
+    let (from, to) = (times::system_time(gap.from), times::system_time(gap.to));
+    let length = from.zip(to).and_then(|(from, to)| to.duration_since(from).ok());
+    length.unwrap_or_default().as_secs_f64()
+}
+
 fn shown(gap: &TimeRange) -> String {
     match (times::system_time(gap.from), times::system_time(gap.to)) {
         (Some(from), Some(to)) => {
@@ -148,7 +154,7 @@ fn as_json(facts: &ProfileSummary, answer: &ListResponse) -> String {
     });
     let gaps = answer.gaps.iter().map(|gap| {
         let (from, to) = times(gap.from, gap.to);
-        json!({"from": from, "to": to})
+        json!({"from": from, "to": to, "seconds": seconds(gap)})
     });
     let document = json!({
         "summary": summary::to_json(facts),
@@ -166,6 +172,46 @@ mod tests {
 
     fn facts() -> ProfileSummary {
         ProfileSummary { total: 4, ..ProfileSummary::default() }
+    }
+
+    #[test]
+    fn json_is_as_documented() {
+        let second = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
+        let facts = ProfileSummary {
+            kind: 1,
+            unit: "samples".to_owned(),
+            total: 4,
+            records: 4,
+            from: second(0),
+            to: second(10),
+            covered: Some(prost_types::Duration { seconds: 10, nanos: 0 }),
+            frequency_hz: 99.0,
+            total_error: 2.0,
+            open_from: second(5),
+            resolution: Some(prost_types::Duration { seconds: 0, nanos: 1_000_000 }),
+            ..ProfileSummary::default()
+        };
+        let answer = ListResponse {
+            processes: vec![ProcessRow { pid: 7, comm: "a".to_owned(), value: 4, ..ProcessRow::default() }],
+            containers: vec![ContainerRow { container: "c".to_owned(), value: 4, ..ContainerRow::default() }],
+            kinds: vec![crate::proto::StoredKind { kind: 1, from: second(0), to: second(10) }],
+            gaps: vec![TimeRange { since: None, from: second(10), to: second(12) }],
+            ..ListResponse::default()
+        };
+        let document: Value = serde_json::from_str(&as_json(&facts, &answer)).expect("JSON");
+        let golden = json!({
+            "summary": {
+                "kind": "on-cpu", "unit": "samples", "total": 4, "total_error": 2.0, "records": 4,
+                "from": "1970-01-01T00:00:00Z", "to": "1970-01-01T00:00:10Z", "covered_seconds": 10.0,
+                "open_from": "1970-01-01T00:00:05Z", "resolution_seconds": 0.001,
+                "frequency_hz": 99.0, "losses": [], "stacks": null,
+            },
+            "processes": [{"pid": 7, "comm": "a", "exe": "", "container": "", "pod": "", "unit": "", "value": 4}],
+            "containers": [{"container": "c", "pod": "", "namespace": "", "value": 4}],
+            "kinds": [{"kind": "on-cpu", "from": "1970-01-01T00:00:00Z", "to": "1970-01-01T00:00:10Z"}],
+            "gaps": [{"from": "1970-01-01T00:00:10Z", "to": "1970-01-01T00:00:12Z", "seconds": 2.0}],
+        });
+        assert_eq!(document, golden);
     }
 
     #[test]

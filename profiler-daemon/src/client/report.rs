@@ -51,7 +51,7 @@ fn as_text(report: &ReportResponse, columns: Option<usize>) -> String {
     for (aspect, title) in SECTIONS {
         text.push_str(&format!("\n{title}\n"));
         for line in of(report, aspect) {
-            text.push_str(&wrapped(&format!("{:<8}", line.resource), &clean(&line.text), columns));
+            text.push_str(&wrapped(&format!("{:<7} ", line.resource), &clean(&line.text), columns));
             for stack in &line.stacks {
                 text.push_str(&cut(&format!("{INDENT}      {}", shown(stack)), columns));
             }

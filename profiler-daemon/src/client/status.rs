@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::cli::{Layout, StatusArgs};
-use crate::proto::{StatusRequest, StatusResponse, UnwindingStatus};
+use crate::proto::{RecordingCost, StatusRequest, StatusResponse, UnwindingStatus};
 
 use super::connect::{ANSWER_DEADLINE, Daemon, request};
 use super::output::Output;
@@ -34,7 +34,13 @@ fn as_table(status: &StatusResponse) -> String {
     };
     let off_cpu = match &status.off_cpu_period {
         Some(period) if times::duration(Some(*period)).is_zero() => "every interval".to_owned(),
-        Some(period) => format!("a sample every {}", times::short(times::duration(Some(*period)))),
+        Some(period) => {
+            let threads = match status.off_cpu_one_thread_in {
+                0 | 1 => String::new(),
+                one_in => format!(" of 1 in {one_in} threads"),
+            };
+            format!("a sample every {}{threads}", times::short(times::duration(Some(*period))))
+        }
         None if status.off_cpu_active => "on".to_owned(),
         None => "off".to_owned(),
     };
@@ -47,6 +53,7 @@ fn as_table(status: &StatusResponse) -> String {
         ("off-CPU", format!("{off_cpu}, {} intervals", status.off_cpu_intervals)),
         ("captures", format!("{} running", status.captures_running)),
         ("lost", summary::losses(&status.losses)),
+        ("cost", cost(&status.cost.unwrap_or_default())),
         ("CPU time", times::short(times::duration(status.cpu_time))),
         ("memory", format!("{}, at most {}", mebibytes(status.rss_bytes), mebibytes(status.rss_peak_bytes))),
         ("BPF maps", mebibytes(status.bpf_map_bytes)),
@@ -76,6 +83,8 @@ fn as_json(status: &StatusResponse) -> String {
         "on_cpu_frequency_hz": status.on_cpu_frequency_hz,
         "off_cpu_active": status.off_cpu_active,
         "off_cpu_period_seconds": status.off_cpu_period.map(|period| times::duration(Some(period)).as_secs_f64()),
+        "off_cpu_one_thread_in": status.off_cpu_one_thread_in,
+        "cost": cost_json(&status.cost.unwrap_or_default()),
         "on_cpu_samples": status.on_cpu_samples,
         "off_cpu_intervals": status.off_cpu_intervals,
         "losses": summary::losses_json(&status.losses),
@@ -92,6 +101,37 @@ fn as_json(status: &StatusResponse) -> String {
         },
     });
     format!("{json:#}\n")
+}
+
+/// `daemon 0.31 %, programs 0.12 % of a CPU (1 % allowed), 120 of 500 samples/s, 2.1 of 64.0 KiB/s`
+fn cost(cost: &RecordingCost) -> String {
+    let percent = |cpus: f64| 100.0 * cpus;
+    let kibibytes = |bytes: f64| bytes / 1024.0;
+    let programs = cost.programs_cpus.map_or_else(
+        || "programs not measured: of".to_owned(),
+        |cpus| format!("programs {:.2} % of", percent(cpus)),
+    );
+    format!(
+        "daemon {:.2} %, {programs} a CPU ({} % allowed), {:.0} of {:.0} off-CPU samples/s, {:.1} of {:.1} KiB/s stored",
+        percent(cost.daemon_cpus),
+        (1000.0 * cost.cpus_budget).round() / 10.0,
+        cost.samples_per_second,
+        cost.samples_per_second_budget,
+        kibibytes(cost.store_bytes_per_second),
+        kibibytes(cost.store_bytes_per_second_budget)
+    )
+}
+
+fn cost_json(cost: &RecordingCost) -> serde_json::Value {
+    json!({
+        "daemon_cpus": cost.daemon_cpus,
+        "programs_cpus": cost.programs_cpus,
+        "cpus_budget": cost.cpus_budget,
+        "samples_per_second": cost.samples_per_second,
+        "samples_per_second_budget": cost.samples_per_second_budget,
+        "store_bytes_per_second": cost.store_bytes_per_second,
+        "store_bytes_per_second_budget": cost.store_bytes_per_second_budget,
+    })
 }
 
 /// `33 tables, 3.4 M rows, 13.0 of 32.0 MiB, 36 processes, all after 640ms, 2 files being read`

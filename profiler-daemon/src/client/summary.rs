@@ -7,10 +7,16 @@ use serde_json::{Value, json};
 use crate::cli::{Exit, QueryArgs};
 use crate::model::ProfileKind;
 use crate::proto;
-use crate::render::StackShares;
+use crate::render::{Certainty, StackShares};
 
 use super::output::say;
 use super::{Failure, times};
+
+/// Of ranges so short, milliseconds matter.
+const SHORT: Duration = Duration::from_secs(10);
+
+/// Windows so long are worth a word: the result begins and ends with whole ones.
+const COARSE: Duration = Duration::from_secs(60);
 
 /// The query as the daemon wants it.
 pub(super) fn selection(query: &QueryArgs, capture: Option<&str>) -> proto::Selection {
@@ -43,18 +49,33 @@ pub(super) fn kind_name(kind: i32) -> &'static str {
 
 /// `1200 samples at 99 Hz, 2026-01-31 14:00:00 to 14:05:00 (5m covered), lost nothing`.
 pub(super) fn line(summary: &proto::ProfileSummary) -> String {
+    let certainty = certainty(summary);
     let mut text = format!("{} {} {}", kind_name(summary.kind), summary.total, summary.unit);
+    let error = certainty.error();
+    if !error.is_empty() {
+        text.push_str(&format!(" {error}"));
+    }
     if summary.frequency_hz > 0.0 {
         text.push_str(&format!(" at {:.0} Hz", summary.frequency_hz));
     }
-    let period_ns = summary.stacks.as_ref().map_or(0, |stacks| stacks.clock_period_ns);
-    if period_ns > 0 {
-        text.push_str(&format!(", a sample every {}", times::short(Duration::from_nanos(period_ns))));
+    let sampled = certainty.sampled();
+    if !sampled.is_empty() {
+        text.push_str(&format!(", {sampled}"));
     }
     if let (Some(from), Some(to)) = (times::system_time(summary.from), times::system_time(summary.to)) {
-        text.push_str(&format!(", {} to {}", times::local(from), times::local(to)));
+        let short = to.duration_since(from).is_ok_and(|length| length < SHORT);
+        let shown = if short { times::local_exact } else { times::local };
+        text.push_str(&format!(", {} to {}", shown(from), shown(to)));
     }
     text.push_str(&format!(" ({} covered)", times::short(times::duration(summary.covered))));
+    if let (Some(open), Some(to)) = (times::system_time(summary.open_from), times::system_time(summary.to)) {
+        let length = to.duration_since(open).unwrap_or_default();
+        text.push_str(&format!(", the last {} still being recorded", times::short(length)));
+    }
+    let resolution = times::duration(summary.resolution);
+    if resolution >= COARSE {
+        text.push_str(&format!(", in windows of up to {}", times::short(resolution)));
+    }
     text.push_str(&format!(", lost {}", losses(&summary.losses)));
     text
 }
@@ -64,6 +85,24 @@ pub(super) fn tell(summary: &proto::ProfileSummary) {
     say(&line(summary));
     if let Some(stacks) = &summary.stacks {
         say(&shares(stacks).long());
+    }
+    let user_stacks = certainty(summary).user_stacks();
+    if !user_stacks.is_empty() {
+        say(&user_stacks);
+    }
+}
+
+/// How sure a result is.
+fn certainty(summary: &proto::ProfileSummary) -> Certainty {
+    let stacks = summary.stacks.clone().unwrap_or_default();
+    Certainty {
+        total: summary.total as f64,
+        total_error: summary.total_error,
+        periods_ns: [stacks.clock_period_min_ns, stacks.clock_period_ns],
+        one_thread_in: stacks.one_thread_in,
+        off_cpu_ns: stacks.off_cpu_ns,
+        borrowed_ns: stacks.borrowed_ns,
+        missing_ns: stacks.missing_ns,
     }
 }
 
@@ -100,9 +139,12 @@ pub(super) fn to_json(summary: &proto::ProfileSummary) -> Value {
         "kind": kind_name(summary.kind),
         "unit": summary.unit,
         "total": summary.total,
+        "total_error": summary.total_error,
         "records": summary.records,
         "from": times::system_time(summary.from).and_then(times::rfc3339),
         "to": times::system_time(summary.to).and_then(times::rfc3339),
+        "open_from": times::system_time(summary.open_from).and_then(times::rfc3339),
+        "resolution_seconds": summary.resolution.map(|_| times::duration(summary.resolution).as_secs_f64()),
         "covered_seconds": times::duration(summary.covered).as_secs_f64(),
         "frequency_hz": summary.frequency_hz,
         "losses": losses_json(&summary.losses),
@@ -128,6 +170,12 @@ fn stacks_json(stacks: &proto::StackQuality) -> Value {
         "frames": stacks.frames,
         "frames_unnamed": stacks.frames_unnamed,
         "frames_unnamed_despite_symbols": stacks.frames_unnamed_despite_symbols,
+        "clock_period_ns": stacks.clock_period_ns,
+        "clock_period_min_ns": stacks.clock_period_min_ns,
+        "one_thread_in": stacks.one_thread_in,
+        "off_cpu_ns": stacks.off_cpu_ns,
+        "borrowed_ns": stacks.borrowed_ns,
+        "missing_ns": stacks.missing_ns,
     })
 }
 
@@ -178,7 +226,7 @@ mod tests {
             summary.stacks.as_ref().map(|stacks| shares(stacks).long()).as_deref(),
             Some(
                 "stacks: 70.0 % complete, 30.0 % stopped early (no registers 20.0 %, a reason of tomorrow \
-                 10.0 %); 40.0 % used the frame-pointer guess; frames without a name: 1.0 %"
+                 10.0 %); 40.0 % hold a guessed frame; frames without a name: 1.0 %"
             )
         );
         let json = to_json(&summary);

@@ -25,6 +25,7 @@ struct Canned;
 impl ProfileService for Canned {
     type QueryStream = Pin<Box<dyn Stream<Item = Result<QueryResponse, Status>> + Send>>;
     type DiffStream = Pin<Box<dyn Stream<Item = Result<DiffResponse, Status>> + Send>>;
+    type HeatmapStream = Self::QueryStream;
     type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchWindowsResponse, Status>> + Send>>;
 
     async fn query(&self, request: Request<QueryRequest>) -> Result<Response<Self::QueryStream>, Status> {
@@ -63,6 +64,10 @@ impl ProfileService for Canned {
     async fn watch(&self, _: Request<WatchWindowsRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let windows = [1, 2].map(|missed| Ok(WatchWindowsResponse { missed, ..Default::default() }));
         Ok(Response::new(Box::pin(tokio_stream::iter(windows))))
+    }
+
+    async fn heatmap(&self, _: Request<HeatmapRequest>) -> Result<Response<Self::HeatmapStream>, Status> {
+        Err(Status::unimplemented("not canned"))
     }
 
     async fn report(&self, _: Request<ReportRequest>) -> Result<Response<ReportResponse>, Status> {

@@ -20,6 +20,14 @@ pub(super) fn to_proto(duration: Duration) -> Option<prost_types::Duration> {
     duration.try_into().ok()
 }
 
+/// Local time to the millisecond: `2026-01-31 14:05:00.250`.
+pub(super) fn local_exact(time: SystemTime) -> String {
+    match Timestamp::try_from(time) {
+        Ok(time) => time.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S.%3f").to_string(),
+        Err(_) => "?".to_owned(),
+    }
+}
+
 /// Local time to the second: `2026-01-31 14:05:00`.
 pub(super) fn local(time: SystemTime) -> String {
     match Timestamp::try_from(time) {

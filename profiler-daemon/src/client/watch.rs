@@ -79,12 +79,12 @@ mod tests {
     fn a_window_is_a_table_or_a_line() {
         let summary =
             ProfileSummary { kind: 1, total: 4, unit: "samples".to_owned(), ..ProfileSummary::default() };
-        let row = TopRow { frame: "main".to_owned(), self_: 4, total: 4 };
+        let row = TopRow { frame: "main".to_owned(), self_: 4, total: 4, ..TopRow::default() };
         let window = WatchWindowsResponse { summary: Some(summary), rows: vec![row], missed: 2 };
         assert_eq!(
             as_text(&window, Some(80)),
             "on-cpu 4 samples (0s covered), lost nothing\n2 windows before this one were missed\n \
-             SELF%  SELF  TOTAL%  TOTAL  FRAME\n100.0%     4  100.0%      4  main\n\n"
+             SELF%  ±  SELF  TOTAL%  ±  TOTAL  FRAME\n100.0%  0     4  100.0%  0      4  main\n\n"
         );
         let line = as_json(&window);
         assert_eq!(line.lines().count(), 1);

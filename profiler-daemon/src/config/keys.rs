@@ -113,6 +113,14 @@ pub(super) static KEYS: &[Key] = &[
         show: |config| config.http.map(|address| address.to_string().into()),
     },
     Key {
+        name: "http_token_file",
+        help: "File with the bearer token that callers of /flamegraph must show, 16 to 4096 characters.\n\
+               Without it no flame graph is served over HTTP.",
+        shape: Shape::Text,
+        set: |config, texts| values::absolute(one(texts)).map(|value| config.http_token_file = Some(value)),
+        show: |config| config.http_token_file.as_deref().map(path),
+    },
+    Key {
         name: "insecure",
         help: "Allow TCP addresses that other machines can reach, without TLS and authorisation.",
         shape: Shape::Boolean,
@@ -191,13 +199,23 @@ pub(super) static KEYS: &[Key] = &[
     },
     Key {
         name: "budget.millicpus",
-        help: "CPU time of the daemon in thousandths of a CPU, 1 to 1000000: rates are lowered to hold it.\n\
+        help: "CPU time of the daemon and its eBPF programs in thousandths of a CPU, 1 to 1000000: rates are\n\
+               lowered to hold it, and at last off-CPU time is taken of a share of the threads only.\n\
                Default: 10 for every 8 CPUs.",
         shape: Shape::Integer,
         set: |config, texts| {
             values::number(one(texts), 1..=1_000_000).map(|value| config.budget.millicpus = Some(value))
         },
         show: |config| config.budget.millicpus.map(Into::into),
+    },
+    Key {
+        name: "budget.store_bytes",
+        help: "Bytes a second that new windows may take in the store: 1KiB to 1GiB. Held in the same way.",
+        shape: Shape::Text,
+        set: |config, texts| {
+            values::bytes(one(texts), 1 << 10..=1 << 30).map(|value| config.budget.store_bytes = value)
+        },
+        show: |config| Some(values::format_bytes(config.budget.store_bytes).into()),
     },
     Key {
         name: "retention.age",
@@ -256,6 +274,40 @@ pub(super) static KEYS: &[Key] = &[
             values::number(one(texts), 1..=64).map(|value| config.capture.max_running = value)
         },
         show: |config| Some(config.capture.max_running.into()),
+    },
+    Key {
+        name: "capture.max_events",
+        help: "Waits a second above which a capture is ended, keeping what was seen: 1 to 10000000.",
+        shape: Shape::Integer,
+        set: |config, texts| {
+            values::number(one(texts), 1..=10_000_000).map(|value| config.capture.max_events = value)
+        },
+        show: |config| Some(config.capture.max_events.into()),
+    },
+    Key {
+        name: "capture.max_bytes",
+        help: "Memory above which a capture is ended, keeping what was seen: 64KiB to 1GiB.",
+        shape: Shape::Text,
+        set: |config, texts| {
+            values::bytes(one(texts), 1 << 16..=1 << 30).map(|value| config.capture.max_bytes = value)
+        },
+        show: |config| Some(values::format_bytes(config.capture.max_bytes).into()),
+    },
+    Key {
+        name: "capture.max_millicpus",
+        help: "CPU time of the daemon, in thousandths of a CPU, above which a capture is ended: 1 to 1000000.",
+        shape: Shape::Integer,
+        set: |config, texts| {
+            values::number(one(texts), 1..=1_000_000).map(|value| config.capture.max_millicpus = value)
+        },
+        show: |config| Some(config.capture.max_millicpus.into()),
+    },
+    Key {
+        name: "trigger.wakers",
+        help: "Record who ended the waits in triggered captures of processes and cgroups.",
+        shape: Shape::Boolean,
+        set: |config, texts| values::boolean(one(texts)).map(|value| config.trigger.wakers = value),
+        show: |config| Some(config.trigger.wakers.into()),
     },
     Key {
         name: "trigger.duration",
@@ -332,7 +384,7 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         name: "webhook.targets",
         help: "Which alert labels name whose time to capture, as LABEL=KIND, tried in this order.\n\
-               Kinds: pid, comm, cgroup (path), container (id), pod (uid).",
+               Kinds: pid, comm, cgroup (path), container (id or name), pod (uid or name).",
         shape: Shape::List,
         set: |config, texts| {
             config.webhook.targets = texts.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;

@@ -35,6 +35,9 @@ pub struct Config {
     pub listen: Vec<Listen>,
     /// Where HTTP (`/metrics`, `/healthz`) is served; `None`: nowhere.
     pub http: Option<std::net::SocketAddr>,
+    /// A file with the token that callers of `/flamegraph` must show; absolute. `None`: no flame
+    /// graphs over HTTP.
+    pub http_token_file: Option<PathBuf>,
     /// Whether TCP addresses that other machines reach are allowed without TLS.
     pub insecure: bool,
     /// Where state is kept across restarts; absolute.
@@ -96,6 +99,8 @@ pub struct Budget {
     /// CPU time of the daemon in thousandths of one CPU, 1 to 1 000 000; `None`: 10 for every 8
     /// CPUs.
     pub millicpus: Option<u32>,
+    /// Bytes a second that windows may take in the store, 1 KiB to 1 GiB.
+    pub store_bytes: u64,
 }
 
 /// How much is kept; whichever limit is met first counts.
@@ -125,6 +130,12 @@ pub struct Capture {
     pub max_duration: Duration,
     /// Most captures at a time, 1 to 64.
     pub max_running: u32,
+    /// Waits a second above which a capture is ended, 1 to 10 000 000.
+    pub max_events: u32,
+    /// Memory above which a capture is ended, bytes, 64 KiB to 1 GiB.
+    pub max_bytes: u64,
+    /// CPU time of the daemon above which a capture is ended, thousandths of a CPU, 1 to 1 000 000.
+    pub max_millicpus: u32,
 }
 
 /// What alerts and pressure may start.
@@ -136,6 +147,8 @@ pub struct Trigger {
     pub cooldown: Duration,
     /// Most captures that triggers start within any hour, 1 to 1000.
     pub max_per_hour: u32,
+    /// Whether captures of processes and cgroups record who ended the waits.
+    pub wakers: bool,
 }
 
 /// What a bundle holds, and how many are kept.
@@ -205,20 +218,28 @@ impl Default for Config {
         Self {
             listen: vec![Listen::Unix(PathBuf::from("/run/profiler/profiler.sock"))],
             http: None,
+            http_token_file: None,
             insecure: false,
             state_dir: PathBuf::from("/var/lib/profiler"),
             run_dir: PathBuf::from("/run/profiler"),
             window: Duration::from_secs(10),
             on_cpu: OnCpu { frequency: 99 },
             off_cpu: OffCpu { enabled: true, period: Duration::from_millis(10), wait_rules: None },
-            budget: Budget { off_cpu_samples: 500, millicpus: None },
+            budget: Budget { off_cpu_samples: 500, millicpus: None, store_bytes: 64 << 10 },
             retention: Retention { age: Duration::from_secs(86_400), bytes: 1 << 30, in_memory: false },
             log: Log { level: LevelFilter::INFO, format: LogFormat::Text },
-            capture: Capture { max_duration: Duration::from_secs(600), max_running: 4 },
+            capture: Capture {
+                max_duration: Duration::from_secs(600),
+                max_running: 4,
+                max_events: 50_000,
+                max_bytes: 64 << 20,
+                max_millicpus: 1000,
+            },
             trigger: Trigger {
                 duration: Duration::from_secs(30),
                 cooldown: Duration::from_secs(15 * 60),
                 max_per_hour: 12,
+                wakers: true,
             },
             bundle: Bundle { before: Duration::from_secs(5 * 60), max_count: 20, max_bytes: 256 << 20 },
             webhook: Webhook {
@@ -427,6 +448,10 @@ impl Layers {
         if config.http.is_none() && (webhook.token.is_some() || webhook.token_file.is_some()) {
             let key = if webhook.token.is_some() { "webhook.token" } else { "webhook.token_file" };
             found.push((key, "the webhook is served over HTTP, which is off: set http".to_owned()));
+        }
+        if config.http.is_none() && config.http_token_file.is_some() {
+            let problem = "flame graphs are served over HTTP, which is off: set http".to_owned();
+            found.push(("http_token_file", problem));
         }
         for (key, message) in found {
             let origin = self.origins.get(key).cloned().unwrap_or(Origin::Default(key));

@@ -69,7 +69,10 @@ fn every_key_from_every_layer() {
         debuginfod_cache_bytes: 32 << 20,
     };
     assert_eq!(config.symbols, symbols);
-    assert_eq!(config.capture, Capture { max_duration: Duration::from_secs(60), max_running: 8 });
+    assert_eq!(
+        config.capture,
+        Capture { max_duration: Duration::from_secs(60), max_running: 8, ..Config::default().capture }
+    );
     assert_eq!(config.log.format, LogFormat::Json);
     // What is shown is what is read.
     assert_eq!(load(&config.to_toml(), &[], &[]).expect("valid").config, config);
@@ -78,10 +81,10 @@ fn every_key_from_every_layer() {
 #[test]
 fn unknown_keys_name_line_and_nearest() {
     assert_eq!(
-        problems("window = \"5s\"\n\n[on_cpu]\nfrequncy = 1\n[store]\nx = 1\n"),
+        problems("window = \"5s\"\n\n[on_cpu]\nfrequncy = 1\n[shop]\nx = 1\n"),
         [
             "p.toml:4: unknown key \"on_cpu.frequncy\"; the nearest known key is \"on_cpu.frequency\"",
-            "p.toml:5: unknown key \"store\"",
+            "p.toml:5: unknown key \"shop\"",
         ]
     );
     assert_eq!(
@@ -155,6 +158,8 @@ fn what_starts_captures() {
     assert!(wrong[0].starts_with("p.toml:2: pressure rule \"host cpu some\": has 3 words"), "{wrong:?}");
     let wrong = problems("[webhook]\ntoken = \"0123456789abcdef\"\n");
     assert_eq!(wrong, ["p.toml:2: the webhook is served over HTTP, which is off: set http"]);
+    let wrong = problems("http_token_file = \"/a\"\n");
+    assert_eq!(wrong, ["p.toml:1: flame graphs are served over HTTP, which is off: set http"]);
     let wrong = load("[trigger]\nduration = \"5m\"\n[capture]\nmax_duration = \"1m\"\n", &[], &[]);
     assert_eq!(wrong.expect_err("must fail"), ["p.toml:2: 5m is longer than capture.max_duration (1m)"]);
 }

@@ -64,9 +64,10 @@ pub enum LabelKind {
     Comm,
     /// A cgroup by its path below the cgroup v2 mount.
     Cgroup,
-    /// A cgroup by the id of the container, which is part of the directory's name.
+    /// A cgroup by the id of the container, which is part of the directory's name, or by its name.
     Container,
-    /// A cgroup by the uid of the Kubernetes pod, which is part of the directory's name.
+    /// A cgroup by the uid of the Kubernetes pod, which is part of the directory's name, or by its
+    /// name. The alert's labels `pod` and `namespace` tell equal names apart.
     Pod,
 }
 

@@ -13,13 +13,17 @@ use profiler_common::record::SITE_PREEMPTED;
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 
-use crate::model::{MonoNs, ProcessId, RawSample, Tid, WalkEnd};
+use crate::model::{Measure, MonoNs, ProcessId, RawSample, RawWaker, Tid, WalkEnd};
 
 /// Longest time an interval waits for its stack, ns. A thread that is still in the kernel then will
 /// not come back soon.
 const PATIENCE_NS: u64 = 500_000_000;
 /// Most intervals that wait at a time; the oldest go on without.
 const MAX_WAITING: usize = 16_384;
+/// Longest time a waker waits for its interval, ns: a woken thread that has not run by then starves.
+const WAKER_PATIENCE_NS: u64 = 10_000_000_000;
+/// Most wakers that wait at a time: no more threads are woken and have not run yet. At most 20 MiB.
+const MAX_WAKERS: usize = 4096;
 /// Most frames of all stacks that are remembered by their place: 8 MiB.
 const MAX_FRAMES: u64 = 1 << 20;
 
@@ -55,6 +59,19 @@ pub struct UserStack {
     pub guessed: bool,
 }
 
+/// Who ended the wait of an interval; comes before the interval.
+#[derive(Clone, Debug)]
+pub struct Woken {
+    /// The process of the thread that was woken.
+    pub process: ProcessId,
+    /// That thread.
+    pub tid: Tid,
+    /// Number of its interval.
+    pub sequence: u32,
+    /// Who woke it.
+    pub waker: RawWaker,
+}
+
 type Thread = (ProcessId, Tid);
 
 /// Intervals that wait for their stacks, and stacks that may serve again.
@@ -63,6 +80,9 @@ pub struct Join {
     /// All that ever waited and may wait still, oldest first.
     order: VecDeque<(MonoNs, Thread, u32)>,
     places: Cache<(Thread, u32), UserStack, Frames>,
+    /// Wakers of intervals that have not ended, with the interval's number.
+    wakers: HashMap<Thread, (u32, RawWaker)>,
+    wakers_lost: u64,
 }
 
 #[derive(Clone)]
@@ -78,13 +98,51 @@ impl Weighter<(Thread, u32), UserStack> for Frames {
 impl Default for Join {
     fn default() -> Self {
         let places = Cache::with_weighter((MAX_FRAMES / 32) as usize, MAX_FRAMES, Frames);
-        Self { waiting: HashMap::new(), order: VecDeque::new(), places }
+        Self {
+            waiting: HashMap::new(),
+            order: VecDeque::new(),
+            places,
+            wakers: HashMap::new(),
+            wakers_lost: 0,
+        }
     }
 }
 
 impl Join {
+    /// Takes a waker, for the interval that is to come.
+    pub fn woken(&mut self, woken: Woken) {
+        let thread = (woken.process, woken.tid);
+        if self.wakers.len() >= MAX_WAKERS && !self.wakers.contains_key(&thread) {
+            self.wakers_lost += 1;
+            return;
+        }
+        if self.wakers.insert(thread, (woken.sequence, woken.waker)).is_some() {
+            // The interval before was lost on its way, and its waker with it.
+            self.wakers_lost += 1;
+        }
+    }
+
+    /// Gives an interval its waker, if one came. One that is still open leaves it for its end.
+    pub fn give_waker(&mut self, sample: &mut RawSample) {
+        let Measure::OffCpu { sequence, open, .. } = sample.measure else { return };
+        let thread = (sample.process, sample.tid);
+        match self.wakers.get(&thread) {
+            Some((of, waker)) if *of == sequence && open => sample.waker = Some(Box::new(waker.clone())),
+            Some((of, _)) if *of == sequence => {
+                sample.waker = self.wakers.remove(&thread).map(|(_, waker)| Box::new(waker));
+            }
+            _ => {}
+        }
+    }
+
+    /// Wakers that found no interval since the last call.
+    pub fn take_wakers_lost(&mut self) -> u64 {
+        std::mem::take(&mut self.wakers_lost)
+    }
+
     /// Takes an interval; hands on what is as whole as it will get.
-    pub fn half(&mut self, half: Half, mut whole: impl FnMut(RawSample)) {
+    pub fn half(&mut self, mut half: Half, mut whole: impl FnMut(RawSample)) {
+        self.give_waker(&mut half.sample);
         if !half.follows || self.has_own(&half) {
             whole(self.best(half));
             return;
@@ -116,6 +174,9 @@ impl Join {
         while self.order.front().is_some_and(|(time, ..)| time.0.saturating_add(PATIENCE_NS) < now.0) {
             self.release_oldest(&mut whole);
         }
+        let kept = self.wakers.len();
+        self.wakers.retain(|_, (_, waker)| waker.time.0.saturating_add(WAKER_PATIENCE_NS) >= now.0);
+        self.wakers_lost += (kept - self.wakers.len()) as u64;
     }
 
     /// Hands on all that waits.

@@ -42,6 +42,15 @@ pub struct UserStacks {
 pub struct Walks {
     /// Walks that were done twice, and how many of them differed.
     pub checked: (u64, u64),
+    /// What walks of threads on the CPU cost.
+    pub on_cpu: WalkCosts,
+    /// What walks of threads that leave the CPU, or come back, cost.
+    pub off_cpu: WalkCosts,
+}
+
+/// What walks of a kind cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WalkCosts {
     /// Time of walks by tables, ns, and frames they found.
     pub by_table: (u64, u64),
     /// Time of the kernel's walks along frame pointers, ns, and frames they found.
@@ -70,7 +79,8 @@ pub(super) fn read(ebpf: &Ebpf) -> Result<Counters, KernelError> {
     for (counter, reason) in [
         (Counter::OffCpuRingFull, "off-CPU ring full"),
         (Counter::UserStackRingFull, "off-CPU ring full: user stack"),
-        (Counter::OffCpuBelowMinimum, "shorter than the minimum asked for"),
+        (Counter::SweptRingFull, "off-CPU ring full: still blocked"),
+        (Counter::WakerRingFull, "off-CPU ring full: waker"),
         (Counter::TaskStateFailed, "no memory for a thread's state"),
         (Counter::FilterFull, "process filter full"),
     ] {
@@ -88,8 +98,14 @@ pub(super) fn read(ebpf: &Ebpf) -> Result<Counters, KernelError> {
         loss,
         walks: Walks {
             checked: (value(Counter::WalksChecked)?, value(Counter::WalksDiffered)?),
-            by_table: (value(Counter::TableWalkNs)?, value(Counter::TableWalkFrames)?),
-            by_pointer: (value(Counter::PointerWalkNs)?, value(Counter::PointerWalkFrames)?),
+            on_cpu: WalkCosts {
+                by_table: (value(Counter::TableWalkNs)?, value(Counter::TableWalkFrames)?),
+                by_pointer: (value(Counter::PointerWalkNs)?, value(Counter::PointerWalkFrames)?),
+            },
+            off_cpu: WalkCosts {
+                by_table: (value(Counter::OffCpuTableWalkNs)?, value(Counter::OffCpuTableWalkFrames)?),
+                by_pointer: (value(Counter::OffCpuPointerWalkNs)?, value(Counter::OffCpuPointerWalkFrames)?),
+            },
         },
     })
 }

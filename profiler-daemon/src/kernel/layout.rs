@@ -2,6 +2,7 @@
 
 use btfparse::{Offset, Readable, TypeInformation, TypeVariant};
 use profiler_common::layout::{ABSENT, KernelLayout};
+use profiler_common::limits::MAX_KERNEL_FRAMES;
 
 use super::KernelError;
 
@@ -113,13 +114,15 @@ impl Readable for Bytes<'_> {
     }
 }
 
-/// Depth limit of the kernel's stack walk; the default where the setting cannot be read.
+/// Depth at which a kernel stack is cut: the kernel's limit, by default where the setting cannot be
+/// read, or our own.
 fn max_stack() -> u32 {
     const DEFAULT: u32 = 127; // PERF_MAX_STACK_DEPTH, include/uapi/linux/perf_event.h
     std::fs::read_to_string("/proc/sys/kernel/perf_event_max_stack")
         .ok()
         .and_then(|text| text.trim().parse().ok())
         .unwrap_or(DEFAULT)
+        .min(MAX_KERNEL_FRAMES as u32)
 }
 
 #[cfg(test)]

@@ -54,10 +54,15 @@ impl Options {
     }
 
     /// Sizes of the unwinding tables' arrays: a row is 4 bytes, a page has 8 and covers 64 KiB of
-    /// code, for which 8 rows are few.
+    /// code, for which 8 rows are few. A mapping has 32 bytes; those of processes with the same ones
+    /// are shared.
     fn table_sizes(&self) -> Sizes {
         let chunks = (self.table_bytes / (ROWS_PER_CHUNK as u64 * 4)).clamp(1, 1 << 12) as u32;
-        Sizes { chunks, pages: (chunks * (1 << 13)).min(1 << 20), mappings: 1 << 16 }
+        Sizes {
+            chunks,
+            pages: (chunks * (1 << 13)).min(1 << 20),
+            mappings: (chunks * (1 << 12)).clamp(1 << 14, 1 << 20),
+        }
     }
 }
 
@@ -128,6 +133,9 @@ pub enum KernelError {
     /// The sweep over all threads failed.
     #[error("cannot list the threads that are still blocked: {0}")]
     Sweep(io::Error),
+    /// The programs' run time cannot be measured.
+    #[error("cannot measure how long the programs run: {0}; it takes CAP_SYS_ADMIN")]
+    RunTime(io::Error),
 }
 
 impl KernelError {

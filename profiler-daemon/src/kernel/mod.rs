@@ -13,6 +13,8 @@ pub mod preflight;
 mod privilege;
 mod program_log;
 mod rings;
+mod run_time;
+mod share;
 mod side_band;
 mod tables;
 mod types;
@@ -25,10 +27,12 @@ use std::time::Duration;
 
 use profiler_common::settings::{MAX_CLOCK_PERIOD_NS, SETTINGS_OFF_CPU, SETTINGS_ON_CPU, Settings};
 
-use crate::model::{MonoNs, ProcessEvent, SamplerKind, Target};
+use crate::model::{Detail, MonoNs, ProcessEvent, SamplerKind, Target};
 
-pub use counters::{Counters, UserStacks, Walks};
+pub use counters::{Counters, UserStacks, WalkCosts, Walks};
 pub use load::{KernelError, Options, Runs};
+pub use on_cpu::cpu_count;
+pub use run_time::RunTimes;
 pub use tables::{InstalledTable, NoRoom, TableStats, Tables};
 pub use watch::Watched;
 
@@ -48,13 +52,14 @@ pub struct Kernel {
     tables: Option<Tables>,
     sessions: BTreeMap<u64, Session>,
     clock: Option<Duration>,
+    share: share::Share,
 }
 
 /// What one off-CPU session asked for.
 #[derive(Clone, Debug)]
 struct Session {
     target: Target,
-    min_block_ns: u64,
+    detail: Detail,
 }
 
 impl Kernel {
@@ -81,6 +86,7 @@ impl Kernel {
             tables: Some(tables),
             sessions: BTreeMap::new(),
             clock: None,
+            share: share::Share::default(),
         })
     }
 
@@ -102,11 +108,24 @@ impl Kernel {
     /// # Errors
     /// Where the kernel refuses the perf events.
     pub fn set_frequency(&mut self, frequency_hz: u32) -> Result<(), KernelError> {
-        let period_ns = 1_000_000_000 / u64::from(frequency_hz.max(1));
+        let before = self.on_cpu.frequency_hz();
         self.on_cpu.detach(&mut self.ebpf);
-        self.on_cpu.attach(&mut self.ebpf, frequency_hz)?;
+        if let Err(error) = self.on_cpu.attach(&mut self.ebpf, frequency_hz) {
+            // Better at the old rate than not at all.
+            if let Some(before) = before {
+                self.on_cpu.attach(&mut self.ebpf, before)?;
+            }
+            return Err(error);
+        }
+        let period_ns = 1_000_000_000 / u64::from(frequency_hz.max(1));
         let settings = Settings { period_ns, ..self.filter.written(SETTINGS_ON_CPU) };
         self.filter.write(SETTINGS_ON_CPU, &settings)
+    }
+
+    /// Frequency of the on-CPU sampler, Hz; 0 while it does not run.
+    #[must_use]
+    pub fn frequency_hz(&self) -> u32 {
+        self.on_cpu.frequency_hz().unwrap_or_default()
     }
 
     /// Stops sampling. What is in the ring can still be drained.
@@ -156,10 +175,10 @@ impl Kernel {
         &mut self,
         session: u64,
         target: Target,
-        min_block_ns: u64,
+        detail: Detail,
     ) -> Result<MonoNs, KernelError> {
         self.follow_command(&target)?;
-        self.sessions.insert(session, Session { target, min_block_ns });
+        self.sessions.insert(session, Session { target, detail });
         let started = self.apply_off_cpu();
         if started.is_err() {
             self.sessions.remove(&session);
@@ -179,6 +198,23 @@ impl Kernel {
             self.clock = before;
         }
         result
+    }
+
+    /// Lets the clocks look at one thread in `1 << share` only (7 at most). Sessions see all of theirs.
+    ///
+    /// # Errors
+    /// Where the kernel refuses a map update.
+    pub fn set_thread_share(&mut self, share: u32) -> Result<(), KernelError> {
+        self.share.set(share);
+        if self.off_cpu_active() { self.apply_off_cpu().map(drop) } else { Ok(()) }
+    }
+
+    /// Begins to measure how long our programs run; see [`RunTimes::read`].
+    ///
+    /// # Errors
+    /// Where the kernel does not count it.
+    pub fn measure_run_time(&self) -> Result<RunTimes, KernelError> {
+        RunTimes::begin(&self.ebpf)
     }
 
     /// Looks whether user stacks come as they should; where they do not, other ways are taken.
@@ -253,26 +289,44 @@ impl Kernel {
         }
         let targets: Vec<Target> = self.sessions.values().map(|session| session.target.clone()).collect();
         self.filter.set_targets(SamplerKind::OffCpu, &targets)?;
-        let min_block_ns =
-            self.sessions.values().map(|session| session.min_block_ns).min().unwrap_or_default();
+        // A session that asks more of its target asks nothing of the others'.
+        let least = |of_host: bool| {
+            let sessions =
+                self.sessions.values().filter(|session| (session.target == Target::Host) == of_host);
+            sessions.map(|session| session.detail.min_block_ns).min().unwrap_or(u64::MAX)
+        };
+        let (min_block_ns, min_block_listed_ns) = (least(true), least(false));
         // Sessions take every interval: their clocks are those of T = 0.
         let period_ns = self.clock.unwrap_or_default().as_nanos().min(u128::from(MAX_CLOCK_PERIOD_NS)) as u64;
         let opened_ns = self.off_cpu.attach(&mut self.ebpf, &mut self.types)?;
+        let wakers = self.sessions.values().any(|session| session.detail.wakers);
+        let wakers = self.off_cpu.wakers(&mut self.ebpf, &mut self.types, wakers);
+        let share = self.share.apply(opened_ns, self.clock.is_some(), !self.sessions.is_empty(), now().0);
         let settings = Settings {
             opened_ns,
+            thread_share: share.threads,
+            thinned: u32::from(share.thinned),
+            opened_by_level: share.opened_by_level,
             min_block_ns,
+            min_block_listed_ns,
             period_ns,
             clock: u32::from(self.clock.is_some()),
             sessions: u32::from(!self.sessions.is_empty()),
             rseq: u32::from(self.off_cpu.rseq()),
+            wakers: u32::from(wakers),
             // Kernel threads mostly wait for work; their waits say nothing about a service.
             skip_kernel_threads: 1,
             ..self.filter.settings(SamplerKind::OffCpu)
         };
         // The gate opens after the time stamp is in place: no program may see the one without
         // the other.
-        if self.filter.written(SETTINGS_OFF_CPU).open == 0 {
+        let before = self.filter.written(SETTINGS_OFF_CPU);
+        if before.open == 0 {
             self.filter.write(SETTINGS_OFF_CPU, &settings)?;
+        } else if before.opened_by_level != settings.opened_by_level {
+            // Likewise, threads are seen again only after it is known since when.
+            let opened_by_level = settings.opened_by_level;
+            self.filter.write(SETTINGS_OFF_CPU, &Settings { opened_by_level, ..before })?;
         }
         self.filter.write(SETTINGS_OFF_CPU, &Settings { open: 1, ..settings })?;
         Ok(now())
@@ -280,8 +334,13 @@ impl Kernel {
 
     fn follow_command(&mut self, target: &Target) -> Result<(), KernelError> {
         if matches!(target, Target::Command { .. }) {
-            load::attach_tracepoint(&mut self.ebpf, &mut self.types, "follow_fork", "sched_process_fork")?;
-            load::attach_tracepoint(&mut self.ebpf, &mut self.types, "follow_exec", "sched_process_exec")?;
+            for (program, tracepoint) in [
+                ("follow_fork", "sched_process_fork"),
+                ("follow_exec", "sched_process_exec"),
+                ("follow_free", "sched_process_free"),
+            ] {
+                load::attach_tracepoint(&mut self.ebpf, &mut self.types, program, tracepoint)?;
+            }
         }
         Ok(())
     }

@@ -14,6 +14,8 @@ const HOOKS: [(&str, &str); 2] = [("off_cpu_switch", "sched_switch"), ("off_cpu_
 /// Catches threads on their way back to user mode. Not every kernel has it (5.15 has, without
 /// CONFIG_RSEQ none), and later ones may fire it less often: see [`Hooks::judge`].
 const RSEQ: (&str, &str) = ("off_cpu_rseq", "rseq_update");
+/// Tells who wakes a thread. Attached only while somebody asks: it runs at every wake-up of the host.
+const WAKING: (&str, &str) = ("off_cpu_waking", "sched_waking");
 /// So many threads must have been expected there before it is judged.
 const JUDGED_FROM: u64 = 200;
 const SWEEP: &str = "off_cpu_sweep";
@@ -27,6 +29,8 @@ pub(super) struct Hooks {
     rseq: Rseq,
     /// Counters when that was last judged.
     judged: UserStacks,
+    /// The hook that tells who wakes a thread is attached.
+    waking: bool,
 }
 
 /// Whether threads can be caught on their way back to user mode.
@@ -63,23 +67,37 @@ impl Hooks {
         Ok(opened_ns)
     }
 
-    /// Detaches the hooks. The programs stay loaded for the next session.
+    /// Detaches the hooks.
     pub(super) fn detach(&mut self, ebpf: &mut Ebpf) {
         self.opened_ns = None;
+        self.waking = false;
         if self.rseq == Rseq::Attached {
             self.rseq = Rseq::Absent;
         }
-        for (name, _) in HOOKS.into_iter().chain([RSEQ]) {
-            let Some(Ok(program)) = ebpf.program_mut(name).map(<&mut BtfTracePoint>::try_from) else {
-                continue;
-            };
-            // Unloading detaches as well; the next session loads again.
-            match program.unload() {
-                Ok(()) | Err(ProgramError::NotLoaded) => {}
-                Err(error) => warn!(name, %error, "cannot unload"),
-            }
+        for (name, _) in HOOKS.into_iter().chain([RSEQ, WAKING]) {
+            unload(ebpf, name);
         }
         info!("scheduler hooks detached");
+    }
+
+    /// Attaches or detaches the hook that tells who wakes a thread; whether it is attached now. Where
+    /// the kernel refuses it, everything else goes on without.
+    pub(super) fn wakers(&mut self, ebpf: &mut Ebpf, types: &mut Types, wanted: bool) -> bool {
+        if wanted == self.waking {
+            // Attaching once more would run it once more at each wake-up.
+            return wanted;
+        }
+        if !wanted {
+            unload(ebpf, WAKING.0);
+            self.waking = false;
+            return false;
+        }
+        let attached = load::attach_tracepoint(ebpf, types, WAKING.0, WAKING.1);
+        if let Err(error) = &attached {
+            warn!(%error, "who wakes threads is not recorded");
+        }
+        self.waking = attached.is_ok();
+        self.waking
     }
 
     /// Whether threads are caught on their way back to user mode.
@@ -121,5 +139,14 @@ impl Hooks {
         // Reading drives the walk; the program writes into the ring and nothing here.
         let mut nothing = Vec::new();
         file.take(1 << 20).read_to_end(&mut nothing).map(drop).map_err(KernelError::Sweep)
+    }
+}
+
+/// Unloading detaches as well; who wants the program again loads it again.
+fn unload(ebpf: &mut Ebpf, name: &'static str) {
+    let Some(Ok(program)) = ebpf.program_mut(name).map(<&mut BtfTracePoint>::try_from) else { return };
+    match program.unload() {
+        Ok(()) | Err(ProgramError::NotLoaded) => {}
+        Err(error) => warn!(name, %error, "cannot unload"),
     }
 }

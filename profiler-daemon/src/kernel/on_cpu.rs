@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use aya::Ebpf;
 use aya::programs::perf_event::{
-    HardwareEvent, PerfEventConfig, PerfEventLinkId, PerfEventScope, SamplePolicy, SoftwareEvent,
+    PerfEventConfig, PerfEventLinkId, PerfEventScope, SamplePolicy, SoftwareEvent,
 };
 use aya::programs::{PerfEvent, ProgramError};
 use tracing::{info, warn};
@@ -19,11 +19,10 @@ pub(super) struct Sampler {
     links: BTreeMap<u32, PerfEventLinkId>,
     /// Frequency while attached.
     frequency_hz: Option<u32>,
-    hardware: bool,
 }
 
 impl Sampler {
-    /// Attaches to every online CPU: CPU cycles where there is a PMU, else the CPU clock.
+    /// Attaches the CPU clock to every online CPU.
     pub(super) fn attach(&mut self, ebpf: &mut Ebpf, frequency_hz: u32) -> Result<(), KernelError> {
         let program = program(ebpf)?;
         match program.load() {
@@ -31,7 +30,6 @@ impl Sampler {
             Err(error) => return Err(KernelError::program("load the on-CPU program", error)),
         }
         self.frequency_hz = Some(frequency_hz);
-        self.hardware = std::path::Path::new("/sys/bus/event_source/devices/cpu/type").exists();
         let mut last_error = None;
         for cpu in online_cpus() {
             if let Err(error) = self.attach_cpu(ebpf, cpu) {
@@ -48,11 +46,15 @@ impl Sampler {
                 Err(KernelError::NoCpu("/sys/devices/system/cpu/online names no CPU".to_owned()))
             }
             _ => {
-                let event = if self.hardware { "cycles" } else { "cpu-clock" };
-                info!(cpus = self.links.len(), frequency_hz, event, "sampling on-CPU stacks");
+                info!(cpus = self.links.len(), frequency_hz, "sampling on-CPU stacks");
                 Ok(())
             }
         }
+    }
+
+    /// Frequency while attached, Hz.
+    pub(super) fn frequency_hz(&self) -> Option<u32> {
+        self.frequency_hz
     }
 
     /// Detaches from all CPUs.
@@ -94,21 +96,9 @@ impl Sampler {
         let frequency_hz = u64::from(self.frequency_hz.unwrap_or(1).max(1));
         let program = program(ebpf)?;
         let scope = PerfEventScope::AllProcessesOneCpu { cpu };
-        if self.hardware {
-            let cycles = PerfEventConfig::Hardware(HardwareEvent::CpuCycles);
-            match program.attach(cycles, scope, SamplePolicy::Frequency(frequency_hz), false) {
-                Ok(link) => {
-                    self.links.insert(cpu, link);
-                    return Ok(());
-                }
-                // A PMU without a usable cycle counter, as in many virtual machines.
-                Err(error) => {
-                    info!(cpu, %error, "no cycle counter here: using the CPU clock");
-                    self.hardware = false;
-                }
-            }
-        }
-        // A fixed period, not a frequency: then every hit is worth exactly that much CPU time.
+        // The clock and a fixed period, so that every hit is worth exactly that much CPU time. Cycles
+        // by frequency are not: the kernel steers a CPU that is busy one tick in five towards as many
+        // hits a second as one that always is (perf_calculate_period, kernel/events/core.c).
         let policy = SamplePolicy::Period(1_000_000_000 / frequency_hz);
         let clock = PerfEventConfig::Software(SoftwareEvent::CpuClock);
         let link = program
@@ -124,6 +114,12 @@ fn program(ebpf: &mut Ebpf) -> Result<&mut PerfEvent, KernelError> {
         .ok_or(KernelError::Missing(PROGRAM))?
         .try_into()
         .map_err(|error| KernelError::program("use the on-CPU program", error))
+}
+
+/// How many CPUs are online now; not the share of them that a cgroup's quota leaves us.
+#[must_use]
+pub fn cpu_count() -> u32 {
+    online_cpus().len().max(1) as u32
 }
 
 /// The CPUs that are online now.

@@ -7,6 +7,7 @@
 //! parent's list in the kernel, without asking us.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher as _, RandomState};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,8 @@ pub struct InstalledTable {
     pub pages: u32,
     /// Where its rows lie: array value, and range of rows in it.
     rows: Vec<(u32, Range<u32>)>,
+    /// The rules it uses, by number.
+    rules: Vec<u16>,
 }
 
 /// What the tables take and hold.
@@ -67,19 +70,40 @@ pub struct Tables {
     pages: MappedArray,
     rows: MappedArray,
     rules: MappedArray,
-    rule_ids: FxHashMap<Rule, u16>,
+    rule_ids: Rules,
     free_mappings: RangeAllocator<u32>,
     free_pages: RangeAllocator<u32>,
     /// One for each value of the row array: the rows of a page must not straddle two.
     free_rows: Vec<RangeAllocator<u32>>,
-    /// Lists by number: where they lie. Published ones and retired ones.
-    lists: FxHashMap<u32, Range<u32>>,
+    /// Lists by number. Published ones and retired ones.
+    lists: FxHashMap<u32, List>,
+    /// Published lists by their contents: processes that map the same, as children do at first, share one.
+    /// The key is secret, so that nobody can map what collides.
+    by_contents: FxHashMap<u64, u32>,
+    contents: RandomState,
     published: FxHashMap<u32, u32>,
     retired_lists: Vec<u32>,
     retired_tables: Vec<InstalledTable>,
     retired_at: Option<Instant>,
     next_list: u32,
     stats: TableStats,
+}
+
+/// A list of mappings.
+#[derive(Debug)]
+struct List {
+    range: Range<u32>,
+    contents: u64,
+    /// Processes for which it is published.
+    users: u32,
+}
+
+/// The numbers of rules, and how many tables use each.
+#[derive(Debug, Default)]
+struct Rules {
+    numbers: FxHashMap<Rule, u16>,
+    users: Vec<(Rule, u32)>,
+    free: Vec<u16>,
 }
 
 impl Tables {
@@ -101,8 +125,10 @@ impl Tables {
             pages,
             rows,
             rules,
-            rule_ids: FxHashMap::default(),
+            rule_ids: Rules::default(),
             lists: FxHashMap::default(),
+            by_contents: FxHashMap::default(),
+            contents: RandomState::new(),
             published: FxHashMap::default(),
             retired_lists: Vec::new(),
             retired_tables: Vec::new(),
@@ -114,8 +140,8 @@ impl Tables {
                 ..TableStats::default()
             },
         };
-        // Number 0 is no rule: what is all zero must mean nothing.
-        tables.rule_id(Rule::NONE);
+        // Number 0 is no rule: what is all zero must mean nothing. It never goes.
+        let _zero = tables.take_rule(Rule::NONE);
         Ok(tables)
     }
 
@@ -135,8 +161,18 @@ impl Tables {
         let count = u32::try_from(pages.len()).map_err(|_| no_pages)?;
         let page_range =
             if count == 0 { 0..0 } else { self.free_pages.allocate_range(count).map_err(|_| no_pages)? };
-        let mut table = InstalledTable { first_page: page_range.start, pages: count, rows: Vec::new() };
-        let ids: Vec<u16> = rules.iter().map(|&rule| self.rule_id(rule)).collect();
+        let (rows_at, rules_at) = (Vec::new(), Vec::new());
+        let mut table =
+            InstalledTable { first_page: page_range.start, pages: count, rows: rows_at, rules: rules_at };
+        // One file, made for that, must not take the numbers of all others.
+        let few = rules.len() <= MAX_RULES as usize / 8;
+        for &rule in rules {
+            let Some(id) = few.then(|| self.take_rule(rule)).flatten() else {
+                self.free(&table);
+                return Err(NoRoom(rules.len() as u64, "rules"));
+            };
+            table.rules.push(id);
+        }
         let mut at = page_range.start;
         for group in groups(pages) {
             let wanted: u32 = group.iter().map(|&(_, rows)| rows).sum();
@@ -156,7 +192,8 @@ impl Tables {
                 let own = own.unwrap_or_default();
                 entries.push(page(first_row + global.len() as u32, own.len() as u32));
                 global.extend(own.iter().map(|row| {
-                    row & 0xffff_0000 | u32::from(ids.get((row & 0xffff) as usize).copied().unwrap_or(0))
+                    row & 0xffff_0000
+                        | u32::from(table.rules.get((row & 0xffff) as usize).copied().unwrap_or(0))
                 }));
             }
             if !(self.rows.write(first_row as usize * 4, global.as_bytes())
@@ -181,27 +218,25 @@ impl Tables {
         self.retired_at = Some(Instant::now());
     }
 
-    /// Says what a process maps, in ascending order; replaces what was said before.
+    /// Says what a process maps, in ascending order; replaces what was said before. Returns how many
+    /// mappings were left out because one process may not have as many.
     ///
     /// # Errors
     /// There is no room for the list, or the kernel has none for the process: what was said before
     /// holds no more.
-    pub fn publish(&mut self, id: ProcessId, mappings: &[Mapping]) -> Result<(), NoRoom> {
-        let mappings = mappings.get(..MAX_MAPPINGS as usize).unwrap_or(mappings);
+    pub fn publish(&mut self, id: ProcessId, mappings: &[Mapping]) -> Result<usize, NoRoom> {
+        let (mappings, left_out) =
+            mappings.split_at_checked(MAX_MAPPINGS as usize).unwrap_or((mappings, Default::default()));
         let no_room = NoRoom(mappings.len() as u64, "mappings");
         let count = mappings.len() as u32;
-        // An empty list takes one place all the same, so that it has a range of its own.
-        let Ok(range) = self.free_mappings.allocate_range(count.max(1)) else {
+        let contents = self.contents.hash_one(mappings.as_bytes());
+        let known = self.by_contents.get(&contents).copied();
+        let Some(list) = known.or_else(|| self.write_list(mappings, contents)) else {
             self.forget(id);
             return Err(no_room);
         };
-        if !self.mappings.write(range.start as usize * size_of::<Mapping>(), mappings.as_bytes()) {
-            self.free_mappings.free_range(range);
-            self.forget(id);
-            return Err(no_room);
-        }
-        let list = self.next_list;
-        self.next_list = self.next_list.checked_add(1).unwrap_or(1);
+        let Some(List { range, users, .. }) = self.lists.get_mut(&list) else { return Err(no_room) };
+        *users += 1;
         let entry = ProcessEntry {
             start_ticks: id.start_ticks,
             first_mapping: range.start,
@@ -209,18 +244,17 @@ impl Tables {
             list,
             padding: 0,
         };
-        self.lists.insert(list, range);
         if let Some(old) = self.published.insert(id.pid.0, list) {
-            self.retire(old);
+            self.leave(old);
         }
         let mut bytes = [0; size_of::<ProcessEntry>()];
         bytes.copy_from_slice(entry.as_bytes());
         if self.processes.insert(id.pid.0, bytes, 0).is_err() {
             self.published.remove(&id.pid.0);
-            self.retire(list);
+            self.leave(list);
             return Err(NoRoom(1, "processes"));
         }
-        Ok(())
+        Ok(left_out.len())
     }
 
     /// Takes back what was said of a process.
@@ -232,7 +266,7 @@ impl Tables {
             let _gone = self.processes.remove(&id.pid.0);
         }
         if let Some(list) = self.published.remove(&id.pid.0) {
-            self.retire(list);
+            self.leave(list);
         }
     }
 
@@ -253,8 +287,8 @@ impl Tables {
         let retired = std::mem::take(&mut self.retired_lists);
         let (kept, free): (Vec<u32>, Vec<u32>) = retired.into_iter().partition(|list| in_use.contains(list));
         for list in free {
-            if let Some(range) = self.lists.remove(&list) {
-                self.free_mappings.free_range(range);
+            if let Some(list) = self.lists.remove(&list) {
+                self.free_mappings.free_range(list.range);
             }
         }
         // A retired list that a child inherited may still refer to a removed table.
@@ -272,9 +306,30 @@ impl Tables {
         TableStats { processes: self.published.len() as u64, ..self.stats }
     }
 
-    fn retire(&mut self, list: u32) {
-        self.retired_lists.push(list);
-        self.retired_at = Some(Instant::now());
+    /// Writes a new list; its number, if there was room.
+    fn write_list(&mut self, mappings: &[Mapping], contents: u64) -> Option<u32> {
+        // An empty list takes one place all the same, so that it has a range of its own.
+        let range = self.free_mappings.allocate_range((mappings.len() as u32).max(1)).ok()?;
+        if !self.mappings.write(range.start as usize * size_of::<Mapping>(), mappings.as_bytes()) {
+            self.free_mappings.free_range(range);
+            return None;
+        }
+        let number = self.next_list;
+        self.next_list = self.next_list.checked_add(1).unwrap_or(1);
+        self.lists.insert(number, List { range, contents, users: 0 });
+        self.by_contents.insert(contents, number);
+        Some(number)
+    }
+
+    /// A process leaves a list; the last one retires it.
+    fn leave(&mut self, number: u32) {
+        let Some(list) = self.lists.get_mut(&number) else { return };
+        list.users = list.users.saturating_sub(1);
+        if list.users == 0 {
+            self.by_contents.remove(&list.contents);
+            self.retired_lists.push(number);
+            self.retired_at = Some(Instant::now());
+        }
     }
 
     fn lists_in_use(&self) -> Result<HashSet<u32>, MapError> {
@@ -288,17 +343,34 @@ impl Tables {
         Ok(in_use)
     }
 
-    /// The number of a rule; 0, which is no rule, once there are more than a row can name.
-    fn rule_id(&mut self, rule: Rule) -> u16 {
-        if let Some(&id) = self.rule_ids.get(&rule) {
-            return id;
+    /// The number of a rule, for one more table; `None` once there are more than a row can name.
+    fn take_rule(&mut self, rule: Rule) -> Option<u16> {
+        let Rules { numbers, users, free } = &mut self.rule_ids;
+        if let Some(&number) = numbers.get(&rule) {
+            users.get_mut(usize::from(number))?.1 += 1;
+            return Some(number);
         }
-        let Ok(id) = u16::try_from(self.rule_ids.len()) else { return 0 };
-        if !self.rules.write(usize::from(id) * 8, rule.pack().as_bytes()) {
-            return 0;
+        let number = free.last().copied().map_or_else(|| u16::try_from(users.len()), Ok).ok()?;
+        if !self.rules.write(usize::from(number) * 8, rule.pack().as_bytes()) {
+            return None;
         }
-        self.rule_ids.insert(rule, id);
-        id
+        if free.pop().is_none() {
+            users.push((rule, 0));
+        }
+        *users.get_mut(usize::from(number))? = (rule, 1);
+        numbers.insert(rule, number);
+        Some(number)
+    }
+
+    /// A table that used a rule is gone.
+    fn leave_rule(&mut self, number: u16) {
+        let Rules { numbers, users, free } = &mut self.rule_ids;
+        let Some((rule, users)) = users.get_mut(usize::from(number)) else { return };
+        *users = users.saturating_sub(1);
+        if *users == 0 {
+            numbers.remove(rule);
+            free.push(number);
+        }
     }
 
     fn allocate_rows(&mut self, wanted: u32) -> Option<(u32, Range<u32>)> {
@@ -312,6 +384,9 @@ impl Tables {
     }
 
     fn free(&mut self, table: &InstalledTable) {
+        for &rule in &table.rules {
+            self.leave_rule(rule);
+        }
         if table.pages > 0 {
             self.free_pages.free_range(table.first_page..table.first_page + table.pages);
         }

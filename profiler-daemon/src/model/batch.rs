@@ -87,6 +87,15 @@ impl KindQuality {
     }
 }
 
+/// What has been recorded and no store may have yet, oldest first.
+#[derive(Clone, Debug, Default)]
+pub struct Fresh {
+    /// Windows that were sealed last.
+    pub sealed: Vec<Window>,
+    /// Windows that are still open, up to now.
+    pub open: Vec<Window>,
+}
+
 /// A sealed window: what was recorded in one stretch of time.
 #[derive(Clone, Debug)]
 pub struct Window {

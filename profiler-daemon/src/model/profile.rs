@@ -1,14 +1,30 @@
 //! A profile: distinct stacks with their labels and values, with every table interned.
 
+mod merge;
+#[cfg(test)]
+mod tests;
+
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use indexmap::{IndexMap, IndexSet};
 use rustc_hash::FxBuildHasher;
 
-use super::{Frame, Labels, Loss, Measure, ProfileKind, Sample, Selector, StackQuality, Wait};
+use super::{
+    Activity, Blocks, Distribution, Distributions, Entry, EntryWaker, Extent, Frame, Key, Labels, Loss,
+    Measure, ProfileKind, Sample, Span, StackQuality, Times, Value, Waker, WakerIds,
+};
 
-type Set<T> = IndexSet<T, FxBuildHasher>;
+// Processes choose names, paths and stacks, so their hash must not be one that collisions can be
+// made for.
+type Set<T> = IndexSet<T, ahash::RandomState>;
+
+/// The rows of the parts of a record, by their index; none for a part that is empty.
+pub type PartRows = [Option<usize>; 3];
+
+/// Why a wait is missing from distributions.
+pub(crate) const NO_ROOM: &str = "too many names for distributions, lengths of waits left out";
 
 /// Distinct stacks with their labels and values.
 #[derive(Clone, Debug)]
@@ -18,75 +34,13 @@ pub struct Profile {
     stacks: Set<Box<[u32]>>,
     labels: Set<Arc<Labels>>,
     values: IndexMap<Key, Value, FxBuildHasher>,
+    distributions: Distributions,
+    /// When the values came, where that is kept.
+    times: Option<Box<Times>>,
     /// What is known of the stacks.
     pub quality: StackQuality,
     /// What is missing.
     pub loss: Loss,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    labels: u32,
-    stack: u32,
-    activity: Activity,
-}
-
-/// What a thread was doing with its time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Activity {
-    /// Running.
-    OnCpu,
-    /// Waiting for this.
-    Blocked(Wait),
-    /// Woken, waiting for a CPU.
-    RunQueue,
-    /// Runnable all along, waiting for a CPU.
-    Preempted,
-}
-
-impl Activity {
-    /// The pseudo frame that renderers put on top of the stack; none for running code.
-    #[must_use]
-    pub fn marker(self) -> Option<&'static str> {
-        match self {
-            Self::OnCpu => None,
-            Self::Blocked(wait) => Some(wait.marker()),
-            Self::RunQueue => Some("[run-queue]"),
-            Self::Preempted => Some("[preempted]"),
-        }
-    }
-}
-
-/// What a stack is worth.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Value {
-    /// Records: sampler hits, or (parts of) intervals.
-    pub count: u64,
-    /// Time, ns: hits times their period, or the intervals' length.
-    pub ns: u64,
-}
-
-impl std::ops::AddAssign for Value {
-    fn add_assign(&mut self, other: Self) {
-        self.count += other.count;
-        self.ns += other.ns;
-    }
-}
-
-/// One row of a profile.
-#[derive(Clone, Copy, Debug)]
-pub struct Entry<'a> {
-    /// Who.
-    pub labels: &'a Arc<Labels>,
-    /// Doing what.
-    pub activity: Activity,
-    /// Indices into [`Profile::frames`], leaf first.
-    pub stack: &'a [u32],
-    /// How much.
-    pub value: Value,
-    /// How much in [`ProfileKind::unit`]. Microseconds are rounded so that the rows of a profile
-    /// add up to its total.
-    pub shown: u64,
 }
 
 impl Profile {
@@ -99,111 +53,195 @@ impl Profile {
             stacks: Set::default(),
             labels: Set::default(),
             values: IndexMap::default(),
+            distributions: Distributions::default(),
+            times: None,
             quality: StackQuality::default(),
             loss: Loss::default(),
         }
     }
 
+    /// An empty profile that also keeps when its values came, counted from `origin`.
+    #[must_use]
+    pub fn with_times(kind: ProfileKind, origin: SystemTime) -> Self {
+        Self { times: Some(Box::new(Times::new(origin))), ..Self::new(kind) }
+    }
+
+    /// An empty profile that keeps about when its values came: see [`Times::coarse`].
+    #[must_use]
+    pub fn with_coarse_times(kind: ProfileKind, origin: SystemTime, grain: Duration) -> Self {
+        Self { times: Some(Box::new(Times::coarse(origin, grain))), ..Self::new(kind) }
+    }
+
+    /// The rows' amounts by stretches of time, in the order of the rows: see [`Times::blocks`].
+    #[must_use]
+    pub fn blocks(&self) -> Option<Vec<Blocks>> {
+        self.times.as_ref()?.blocks(self.values.len())
+    }
+
+    /// Says when some of a row's value came, where that is kept.
+    pub fn add_span(&mut self, row: usize, span: Span) {
+        if let Some(times) = &mut self.times {
+            times.push(row, span);
+        }
+    }
+
+    /// When the values came; `None` where that was not kept.
+    #[must_use]
+    pub fn times(&self) -> Option<&Times> {
+        self.times.as_deref()
+    }
+
     /// Adds one record. An off-CPU interval adds a row for each of its parts that is not empty.
-    pub fn add(&mut self, sample: &Sample) {
+    /// Returns the indices of these rows: of what ran, or of what was blocked, woken and preempted.
+    pub fn add(&mut self, sample: &Sample) -> PartRows {
+        self.add_timed(sample, None)
+    }
+
+    fn add_timed(&mut self, sample: &Sample, extent: Option<&Extent>) -> PartRows {
         self.quality.add(sample.flags, &sample.stack);
-        let mut row = |activity, ns| {
-            if ns > 0 {
-                self.add_row(&sample.labels, activity, &sample.stack, Value { count: 1, ns });
+        let mut row = |part, activity, waker, ns| {
+            if ns == 0 {
+                return None;
             }
+            let row = self.add_woken(&sample.labels, activity, &sample.stack, waker, Value::exact(1, ns));
+            if let (Some(times), Some(extent)) = (&mut self.times, extent) {
+                times.add(row, extent, part, if activity == Activity::OnCpu { 1 } else { ns });
+            }
+            Some(row)
         };
         match sample.measure {
-            Measure::OnCpu { period_ns } => row(Activity::OnCpu, period_ns),
+            Measure::OnCpu { period_ns } => [row(0, Activity::OnCpu, None, period_ns), None, None],
             Measure::OffCpu { blocked_ns, run_queue_ns, preempted_ns, wait, sampled, .. } => {
-                row(Activity::Blocked(wait), blocked_ns);
-                row(Activity::RunQueue, run_queue_ns);
-                row(Activity::Preempted, preempted_ns);
-                let period_ns = sampled.by_clock.map_or(0, |clock| clock.period_ns);
-                self.quality.clock_period_ns = self.quality.clock_period_ns.max(period_ns);
+                let rows = [
+                    row(0, Activity::Blocked(wait), sample.waker.as_deref(), blocked_ns),
+                    row(1, Activity::RunQueue, None, run_queue_ns),
+                    row(2, Activity::Preempted, None, preempted_ns),
+                ];
+                let ns = blocked_ns.saturating_add(run_queue_ns).saturating_add(preempted_ns);
+                self.quality.add_off_cpu(sample.flags, ns, sampled.by_clock);
+                rows
             }
+        }
+    }
+
+    /// Adds to the variance of a row, us².
+    pub(crate) fn add_variance(&mut self, row: usize, us2: u64) {
+        if let Some((_, value)) = self.values.get_index_mut(row) {
+            value.variance_us2 = value.variance_us2.saturating_add(us2);
         }
     }
 
     /// Adds one record as [`Self::add`] does, unless that could take the profile past `max_rows`
-    /// rows; says whether it was added. Records of known rows always are.
+    /// rows: then it returns `None`. Records of known rows always are added.
     #[must_use]
-    pub fn add_within(&mut self, sample: &Sample, max_rows: usize) -> bool {
+    pub fn add_within(&mut self, sample: &Sample, max_rows: usize) -> Option<PartRows> {
+        self.add_when(sample, None, max_rows)
+    }
+
+    /// As [`Self::add_within`], of a record of which it is known when it was.
+    #[must_use]
+    pub fn add_when(
+        &mut self,
+        sample: &Sample,
+        extent: Option<&Extent>,
+        max_rows: usize,
+    ) -> Option<PartRows> {
         // One record makes at most three rows.
         let fits = self.values.len() + 3 <= max_rows || self.knows(sample);
-        if fits {
-            self.add(sample);
-        }
-        fits
+        fits.then(|| self.add_timed(sample, extent))
     }
 
     /// Whether the record's stack already has a row for every activity it carries.
     fn knows(&self, sample: &Sample) -> bool {
-        let stack: Option<Vec<u32>> =
-            sample.stack.iter().map(|frame| Some(self.frames.get_index_of(frame)? as u32)).collect();
-        let stack = stack.and_then(|stack| self.stacks.get_index_of(stack.as_slice()));
-        let (Some(stack), Some(labels)) = (stack, self.labels.get_index_of(&sample.labels)) else {
-            return false;
+        let ids = |labels: &Arc<Labels>, stack: &[Arc<Frame>]| {
+            let stack: Option<Vec<u32>> =
+                stack.iter().map(|frame| Some(self.frames.get_index_of(frame)? as u32)).collect();
+            let stack = self.stacks.get_index_of(stack?.as_slice())? as u32;
+            Some(WakerIds { labels: self.labels.get_index_of(labels)? as u32, stack })
         };
-        let known = |activity| {
-            self.values.contains_key(&Key { labels: labels as u32, stack: stack as u32, activity })
-        };
+        let Some(WakerIds { labels, stack }) = ids(&sample.labels, &sample.stack) else { return false };
+        let known = |activity, waker| self.values.contains_key(&Key { labels, stack, activity, waker });
         match sample.measure {
-            Measure::OnCpu { .. } => known(Activity::OnCpu),
+            Measure::OnCpu { .. } => known(Activity::OnCpu, None),
             Measure::OffCpu { blocked_ns, run_queue_ns, preempted_ns, wait, .. } => {
-                (blocked_ns == 0 || known(Activity::Blocked(wait)))
-                    && (run_queue_ns == 0 || known(Activity::RunQueue))
-                    && (preempted_ns == 0 || known(Activity::Preempted))
+                let waker = sample.waker.as_deref().map(|waker| ids(&waker.labels, &waker.stack));
+                let woken = match waker {
+                    Some(None) => false,
+                    waker => known(Activity::Blocked(wait), waker.flatten()),
+                };
+                (blocked_ns == 0 || woken)
+                    && (run_queue_ns == 0 || known(Activity::RunQueue, None))
+                    && (preempted_ns == 0 || known(Activity::Preempted, None))
             }
         }
     }
 
-    /// Adds a value to the row of these labels, activity and stack (leaf first).
-    pub fn add_row(&mut self, labels: &Arc<Labels>, activity: Activity, stack: &[Arc<Frame>], value: Value) {
+    /// Adds a value to the row of these labels, activity and stack (leaf first); returns its index.
+    pub fn add_row(
+        &mut self,
+        labels: &Arc<Labels>,
+        activity: Activity,
+        stack: &[Arc<Frame>],
+        value: Value,
+    ) -> usize {
+        self.add_woken(labels, activity, stack, None, value)
+    }
+
+    /// [`Self::add_row`] for a wait that this waker has ended.
+    pub fn add_woken(
+        &mut self,
+        labels: &Arc<Labels>,
+        activity: Activity,
+        stack: &[Arc<Frame>],
+        waker: Option<&Waker>,
+        value: Value,
+    ) -> usize {
+        let waker = waker.map(|waker| self.ids(&waker.labels, &waker.stack));
+        let WakerIds { labels, stack } = self.ids(labels, stack);
+        self.add_known(Key { labels, stack, activity, waker }, value)
+    }
+
+    fn ids(&mut self, labels: &Arc<Labels>, stack: &[Arc<Frame>]) -> WakerIds {
         let stack: Vec<u32> = stack.iter().map(|frame| self.frame_id(frame)).collect();
         let stack = self.stack_id(&stack);
-        let labels = self.labels_id(labels);
-        self.add_known(labels, activity, stack, value);
+        WakerIds { labels: self.labels_id(labels), stack }
     }
 
-    /// Adds all rows, counts and losses of another profile.
-    pub fn merge(&mut self, other: &Self) {
-        self.merge_rows(other, |_| true);
-        self.quality.merge(&other.quality);
-        self.loss.merge(&other.loss);
+    /// The waits by the indices of their labels.
+    pub(crate) fn distributions(&self) -> &Distributions {
+        &self.distributions
     }
 
-    /// Adds the rows of another profile that a selector wants. Its loss is added whole, since
-    /// nobody knows whose records were lost; so is what is known of the stacks.
-    pub fn merge_selected(&mut self, other: &Self, selector: &Selector) {
-        if selector.is_empty() {
-            return self.merge(other);
-        }
-        self.merge_rows(other, |labels| selector.matches(labels));
-        self.quality.merge(&other.quality);
-        self.loss.merge(&other.loss);
+    /// The same, to add to.
+    pub(crate) fn distributions_mut(&mut self) -> &mut Distributions {
+        &mut self.distributions
     }
 
-    fn merge_rows(&mut self, other: &Self, wanted: impl Fn(&Labels) -> bool) {
-        let wanted: Vec<bool> = other.labels.iter().map(|labels| wanted(labels)).collect();
-        // Each frame, stack and label is looked up once, not once a row: frames hash by content.
-        let mut frames: Vec<Option<u32>> = vec![None; other.frames.len()];
-        let mut stacks: Vec<Option<u32>> = vec![None; other.stacks.len()];
-        let mut labels: Vec<Option<u32>> = vec![None; other.labels.len()];
-        let mut ids = Vec::new();
-        for (key, value) in &other.values {
-            if !wanted[key.labels as usize] {
-                continue;
-            }
-            let who = *labels[key.labels as usize]
-                .get_or_insert_with(|| self.labels_id(&other.labels[key.labels as usize]));
-            let stack = *stacks[key.stack as usize].get_or_insert_with(|| {
-                ids.clear();
-                ids.extend(other.stacks[key.stack as usize].iter().map(|&id| {
-                    *frames[id as usize].get_or_insert_with(|| self.frame_id(&other.frames[id as usize]))
-                }));
-                self.stack_id(&ids)
-            });
-            self.add_known(who, key.activity, stack, *value);
+    /// The labels of an index.
+    pub(crate) fn labels_at(&self, index: u32) -> Option<&Arc<Labels>> {
+        self.labels.get_index(index as usize)
+    }
+
+    /// How long all waits for each thing were, whoever waited.
+    #[must_use]
+    pub fn waits_by_activity(&self) -> Vec<(Activity, Distribution)> {
+        let groups = self.distributions.grouped(|_, activity| Some(activity));
+        let mut groups: Vec<(Activity, Distribution)> = groups.into_iter().collect();
+        groups.sort_by_key(|&(activity, _)| activity);
+        groups
+    }
+
+    /// Standard error of the sum of all rows, in [`ProfileKind::unit`]. It is less than that of rows
+    /// that are added up: what one row has too much, another of the same thread has too little.
+    #[must_use]
+    pub fn total_error(&self) -> f64 {
+        let on_cpu = self.values.iter().filter(|(key, _)| key.activity == Activity::OnCpu);
+        let mut hits = Value::default();
+        on_cpu.for_each(|(_, value)| hits += *value);
+        let whole_us2: f64 = self.distributions.variances().map(|(_, us2)| us2 as f64).sum();
+        match self.kind {
+            ProfileKind::OnCpu => (hits.count as f64).sqrt(),
+            _ => (whole_us2 + (hits.error_ns(Activity::OnCpu) / 1000.0).powi(2)).sqrt(),
         }
     }
 
@@ -225,9 +263,28 @@ impl Profile {
         }
     }
 
+    /// The row of these labels, activity and stack (leaf first), of no waker, if there is one. Nothing
+    /// is added for it.
+    pub(crate) fn known_row<'a>(
+        &self,
+        labels: &Arc<Labels>,
+        activity: Activity,
+        stack: impl Iterator<Item = &'a Arc<Frame>>,
+    ) -> Option<Key> {
+        let labels = self.labels.get_index_of(labels)? as u32;
+        let frames = stack.map(|frame| Some(self.frames.get_index_of(frame)? as u32));
+        let frames: Option<Vec<u32>> = frames.collect();
+        let stack = self.stacks.get_index_of(frames?.as_slice())? as u32;
+        let key = Key { labels, stack, activity, waker: None };
+        self.values.contains_key(&key).then_some(key)
+    }
+
     /// [`Self::add_row`] by the indices that the three functions above gave.
-    pub(crate) fn add_known(&mut self, labels: u32, activity: Activity, stack: u32, value: Value) {
-        *self.values.entry(Key { labels, stack, activity }).or_default() += value;
+    pub(crate) fn add_known(&mut self, key: Key, value: Value) -> usize {
+        let entry = self.values.entry(key);
+        let index = entry.index();
+        *entry.or_default() += value;
+        index
     }
 
     /// All labels, in the order of their indices.
@@ -240,9 +297,15 @@ impl Profile {
         self.stacks.iter().map(|stack| &**stack)
     }
 
-    /// All rows by the indices of their labels and stack.
-    pub(crate) fn rows(&self) -> impl ExactSizeIterator<Item = (u32, u32, Activity, Value)> {
-        self.values.iter().map(|(key, &value)| (key.labels, key.stack, key.activity, value))
+    /// All rows by the indices of their labels and stacks.
+    pub(crate) fn rows(&self) -> impl ExactSizeIterator<Item = (Key, Value)> {
+        self.values.iter().map(|(&key, &value)| (key, value))
+    }
+
+    /// Whether it is known of any wait who ended it.
+    #[must_use]
+    pub fn has_wakers(&self) -> bool {
+        self.values.keys().any(|key| key.waker.is_some())
     }
 
     /// What it measures.
@@ -275,10 +338,19 @@ impl Profile {
                 remainder_ns %= 1000;
                 us
             };
+            let error = match self.kind {
+                ProfileKind::OnCpu => (value.count as f64).sqrt(),
+                _ => value.error_ns(key.activity) / 1000.0,
+            };
             Entry {
+                error,
                 labels: &self.labels[key.labels as usize],
                 activity: key.activity,
                 stack: &self.stacks[key.stack as usize],
+                waker: key.waker.map(|waker| EntryWaker {
+                    labels: &self.labels[waker.labels as usize],
+                    stack: &self.stacks[waker.stack as usize],
+                }),
                 value,
                 shown,
             }
@@ -317,7 +389,13 @@ impl Profile {
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         let stacks: usize = self.stacks.iter().map(|stack| 24 + 4 * stack.len()).sum();
-        stacks + self.frames.len() * 24 + self.labels.len() * 24 + self.values.len() * (size_of::<Key>() + 40)
+        let times = self.times.as_ref().map_or(0, |times| times.memory_bytes());
+        stacks
+            + self.frames.len() * 24
+            + self.labels.len() * 24
+            + self.values.len() * (size_of::<Key>() + size_of::<Value>() + 24)
+            + self.distributions.memory_bytes()
+            + times
     }
 
     /// On-CPU and off-CPU time in one profile: on + off is the threads' life.
@@ -334,48 +412,5 @@ fn intern<T: Eq + Hash>(set: &mut Set<Arc<T>>, value: &Arc<T>) -> u32 {
     match set.get_index_of(value) {
         Some(index) => index as u32,
         None => set.insert_full(Arc::clone(value)).0 as u32,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::FrameKind;
-
-    fn frame(name: &str) -> Arc<Frame> {
-        Arc::new(Frame {
-            name: name.into(),
-            kind: FrameKind::User,
-            module: None,
-            address: 0,
-            source: None,
-            named: true,
-        })
-    }
-
-    fn profile(kind: ProfileKind, rows: &[(&str, u64)]) -> Profile {
-        let mut profile = Profile::new(kind);
-        let labels = Arc::new(Labels { comm: "demo".into(), ..Labels::default() });
-        for (name, ns) in rows {
-            profile.add_row(&labels, Activity::OnCpu, &[frame(name)], Value { count: 1, ns: *ns });
-        }
-        profile
-    }
-
-    #[test]
-    fn microseconds_add_up_although_each_row_is_rounded() {
-        let profile = profile(ProfileKind::OffCpu, &[("a", 600), ("b", 600), ("c", 900)]);
-        assert_eq!(profile.entries().map(|entry| entry.shown).sum::<u64>(), 2);
-        assert_eq!(profile.total_shown(), 2);
-    }
-
-    #[test]
-    fn merging_joins_equal_rows() {
-        let mut all = profile(ProfileKind::OnCpu, &[("a", 10), ("b", 10)]);
-        all.merge(&profile(ProfileKind::OnCpu, &[("b", 10), ("c", 10)]));
-        assert_eq!(all.entries().count(), 3);
-        assert_eq!(all.total(), Value { count: 4, ns: 40 });
-        let b = all.entries().find(|entry| &*all.frame(entry.stack[0]).name == "b");
-        assert_eq!(b.map(|entry| entry.shown), Some(2));
     }
 }

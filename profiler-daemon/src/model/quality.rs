@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Frame, StackFlags, StopReason, WalkEnd};
+use super::{Clock, Frame, StackFlags, StopReason, WalkEnd};
 
 /// How many records have which flaw.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,7 +19,8 @@ pub struct StackQuality {
     pub user_truncated: u64,
     /// User stacks that ended early, by reason: see [`StopReason::ALL`].
     pub stopped: [u64; StopReason::ALL.len()],
-    /// Stacks with frames found by following the frame pointer, for want of unwinding tables.
+    /// Stacks with guessed frames: found by following the frame pointer, for want of unwinding tables,
+    /// or by a register that functions called meanwhile may have changed.
     pub guessed: u64,
     /// No user stack although the thread has one.
     pub user_missing: u64,
@@ -29,6 +30,16 @@ pub struct StackQuality {
     pub kernel_missing: u64,
     /// Longest period of the off-CPU clocks, ns; 0 where none had a part in it.
     pub clock_period_ns: u64,
+    /// Shortest period of those that did not take every interval, ns; 0 where all did.
+    pub clock_period_min_ns: u64,
+    /// The clocks looked at one thread in `1 << thread_share`, at the least.
+    pub thread_share: u64,
+    /// Off-CPU time, ns: what the next two are parts of.
+    pub off_cpu_ns: u64,
+    /// Off-CPU time whose user stack was borrowed from an earlier wait at the same place, ns.
+    pub borrowed_ns: u64,
+    /// Off-CPU time without a user stack although the thread has one, ns.
+    pub missing_ns: u64,
     /// Frames of all records.
     pub frames: u64,
     /// Frames without a name.
@@ -60,6 +71,17 @@ impl StackQuality {
         }
     }
 
+    /// Counts the off-CPU time of a record, ns, and the clock that sampled it, if one did.
+    pub(super) fn add_off_cpu(&mut self, flags: StackFlags, ns: u64, clock: Option<Clock>) {
+        self.off_cpu_ns = self.off_cpu_ns.saturating_add(ns);
+        self.borrowed_ns = self.borrowed_ns.saturating_add(if flags.borrowed { ns } else { 0 });
+        self.missing_ns = self.missing_ns.saturating_add(if flags.user_missing { ns } else { 0 });
+        let Some(clock) = clock else { return };
+        self.clock_period_ns = self.clock_period_ns.max(clock.period_ns);
+        self.clock_period_min_ns = shortest(self.clock_period_min_ns, clock.period_ns);
+        self.thread_share = self.thread_share.max(clock.thread_share.into());
+    }
+
     /// User stacks that ended early, for whatever reason.
     #[must_use]
     pub fn stopped_early(&self) -> u64 {
@@ -89,11 +111,21 @@ impl StackQuality {
         self.user_missing += other.user_missing;
         self.user_borrowed += other.user_borrowed;
         self.clock_period_ns = self.clock_period_ns.max(other.clock_period_ns);
+        self.clock_period_min_ns = shortest(self.clock_period_min_ns, other.clock_period_min_ns);
+        self.thread_share = self.thread_share.max(other.thread_share);
+        self.off_cpu_ns = self.off_cpu_ns.saturating_add(other.off_cpu_ns);
+        self.borrowed_ns = self.borrowed_ns.saturating_add(other.borrowed_ns);
+        self.missing_ns = self.missing_ns.saturating_add(other.missing_ns);
         self.kernel_missing += other.kernel_missing;
         self.frames += other.frames;
         self.frames_unnamed += other.frames_unnamed;
         self.frames_unnamed_despite_symbols += other.frames_unnamed_despite_symbols;
     }
+}
+
+/// The shorter of two periods, of which 0 is none.
+fn shortest(a: u64, b: u64) -> u64 {
+    if a == 0 || b == 0 { a.max(b) } else { a.min(b) }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{CgroupId, Comm, Frame, Labels, MonoNs, ProcessId, Tid, Wait};
+use super::{CgroupId, Comm, Frame, Labels, MonoNs, ProcessId, RawWaker, Tid, Wait, Waker};
 
 /// A decoded record: addresses, not names.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub struct RawSample {
     pub flags: StackFlags,
     /// What was measured.
     pub measure: Measure,
+    /// Who ended the blocked part of an interval, where that was recorded.
+    pub waker: Option<Box<RawWaker>>,
 }
 
 /// A symbolized record.
@@ -48,6 +50,8 @@ pub struct Sample {
     pub flags: StackFlags,
     /// What was measured.
     pub measure: Measure,
+    /// Who ended the blocked part of an interval, where that was recorded.
+    pub waker: Option<Arc<Waker>>,
 }
 
 /// What is known of a record's stack.
@@ -166,6 +170,16 @@ pub struct Clock {
     pub period_ns: u64,
     /// Ticks in the blocked, run-queue and preempted part.
     pub ticks: [u32; 3],
+    /// One thread in `1 << thread_share` was looked at: each stands for so many.
+    pub thread_share: u8,
+}
+
+impl Clock {
+    /// For how many threads this one stands.
+    #[must_use]
+    pub fn stands_for(self) -> u64 {
+        1 << self.thread_share.min(31)
+    }
 }
 
 impl Measure {
@@ -183,11 +197,11 @@ impl Measure {
     }
 
     /// The blocked, run-queue and preempted time that an interval stands for by its thread's
-    /// clock, ns; `None` where the clock did not tick in it, and for on-CPU hits.
+    /// clock, ns, itself and not the threads that its own stands for; `None` where the clock did not tick in it, and for on-CPU hits.
     #[must_use]
     pub fn by_clock(self) -> Option<[u64; 3]> {
         let Self::OffCpu { blocked_ns, run_queue_ns, preempted_ns, sampled, .. } = self else { return None };
-        let Clock { period_ns, ticks } = sampled.by_clock?;
+        let Clock { period_ns, ticks, .. } = sampled.by_clock?;
         Some(match period_ns {
             0 => [blocked_ns, run_queue_ns, preempted_ns],
             _ => ticks.map(|ticks| u64::from(ticks).saturating_mul(period_ns)),
@@ -274,7 +288,7 @@ mod tests {
             open: false,
             sampled: Sampled { by_session: true, by_clock },
         };
-        let clock = |period_ns| Some(Clock { period_ns, ticks: [3, 1, 0] });
+        let clock = |period_ns| Some(Clock { period_ns, ticks: [3, 1, 0], thread_share: 0 });
         assert_eq!(measure(clock(40)).by_clock(), Some([120, 40, 0]));
         assert_eq!(measure(clock(0)).by_clock(), Some([100, 20, 0]), "every interval as it is");
         assert_eq!(measure(None).by_clock(), None);

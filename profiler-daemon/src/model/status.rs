@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{KindLoss, KindQuality};
+use super::{CaptureCounts, KindLoss, KindQuality};
 
 /// A snapshot of the agent.
 #[derive(Clone, Debug)]
@@ -45,8 +45,29 @@ pub struct Status {
     pub newest: Option<SystemTime>,
     /// Captures that run now.
     pub captures_running: u32,
+    /// What came of requests for captures since start.
+    pub captures: CaptureCounts,
     /// The unwinding tables.
     pub unwinding: Unwinding,
+    /// What recording costs, and what it may.
+    pub cost: RecordingCost,
+    /// The off-CPU clocks look at one thread in `1 << thread_share`.
+    pub thread_share: u32,
+}
+
+/// What recording costs, and what it may.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RecordingCost {
+    /// CPUs that the daemon kept busy of late.
+    pub daemon_cpus: f64,
+    /// CPUs that its eBPF programs kept busy; `None` where that is not known.
+    pub programs_cpus: Option<f64>,
+    /// Off-CPU samples a second.
+    pub samples_per_second: f64,
+    /// Bytes a second that went into the store.
+    pub store_bytes_per_second: f64,
+    /// What all of it may be: CPUs, samples and bytes.
+    pub budget: [f64; 3],
 }
 
 /// The unwinding tables.

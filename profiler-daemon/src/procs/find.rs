@@ -2,12 +2,15 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
+use std::time::Instant;
 
 use rustix::fs::{self, Mode, OFlags};
 
 use crate::model::{Pid, ProcessId};
 
 use super::ProcsError;
+use super::container::Owner;
+use super::names::{Names, Place};
 use super::procdir::{ProcDir, SMALL};
 
 /// Directories that one search of the cgroup hierarchy looks at, at most.
@@ -56,6 +59,18 @@ pub fn cgroups_named(part: &str, limit: usize) -> Result<Vec<String>, ProcsError
 fn search(mount: &Path, part: &str, limit: usize) -> Result<Vec<String>, ProcsError> {
     // systemd's escaping of a pod's uid: dashes separate slices.
     let underscored = part.replace('-', "_");
+    search_for(mount, limit, |path| {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        name.contains(part) || name.contains(&underscored)
+    })
+}
+
+/// The topmost directories that are wanted, by their path below the mount.
+fn search_for(
+    mount: &Path,
+    limit: usize,
+    mut wanted: impl FnMut(&str) -> bool,
+) -> Result<Vec<String>, ProcsError> {
     let mut found = Vec::new();
     let mut looked_at = 0;
     let mut queue = VecDeque::from([mount.to_owned()]);
@@ -74,13 +89,12 @@ fn search(mount: &Path, part: &str, limit: usize) -> Result<Vec<String>, ProcsEr
                 continue;
             }
             looked_at += 1;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.contains(part) || name.contains(&underscored) {
-                if let Ok(path) = entry.path().strip_prefix(mount) {
-                    found.push(format!("/{}", path.display()));
-                }
+            let path = entry.path();
+            let below = path.strip_prefix(mount).map_or(String::new(), |path| format!("/{}", path.display()));
+            if wanted(&below) {
+                found.push(below);
             } else {
-                queue.push_back(entry.path());
+                queue.push_back(path);
             }
             if found.len() >= limit || looked_at >= MAX_CGROUPS {
                 found.sort();
@@ -90,6 +104,50 @@ fn search(mount: &Path, part: &str, limit: usize) -> Result<Vec<String>, ProcsEr
     }
     found.sort();
     Ok(found)
+}
+
+/// A container or a pod by its name, as alerts name it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NamedPlace<'a> {
+    /// Name of the container.
+    pub container: Option<&'a str>,
+    /// Name of the pod.
+    pub pod: Option<&'a str>,
+    /// The pod's namespace.
+    pub namespace: Option<&'a str>,
+}
+
+impl NamedPlace<'_> {
+    fn fits(&self, place: &Place) -> bool {
+        let fits = |wanted: Option<&str>, name: &str| wanted.is_none_or(|wanted| wanted == name);
+        fits(self.container, &place.container)
+            && fits(self.pod, &place.pod)
+            && fits(self.namespace, &place.namespace)
+    }
+}
+
+/// Paths, below the cgroup v2 mount, of the topmost cgroups that are this container, or this pod, at
+/// most `limit` of them.
+///
+/// # Errors
+/// No cgroup v2 hierarchy; it is not readable.
+pub fn cgroups_of(wanted: NamedPlace<'_>, limit: usize) -> Result<Vec<String>, ProcsError> {
+    let mount = super::cgroup::mount_point()?;
+    search_place(Path::new(&mount), &mut Names::new(), wanted, limit)
+}
+
+pub(super) fn search_place(
+    mount: &Path,
+    names: &mut Names,
+    wanted: NamedPlace<'_>,
+    limit: usize,
+) -> Result<Vec<String>, ProcsError> {
+    let now = Instant::now();
+    search_for(mount, limit, |path| {
+        let owner = Owner::of(path);
+        let there = if wanted.container.is_some() { owner.container.is_some() } else { owner.pod.is_some() };
+        there && wanted.fits(&names.place(&owner, now))
+    })
 }
 
 /// Opens a file of a cgroup in the v2 hierarchy without leaving it, `path` being below its mount.

@@ -10,11 +10,10 @@ use super::cgroup;
 use super::procdir::{SMALL, open_regular_below};
 use crate::model::{HostFacts, Pressure, Throttling};
 
-/// What the kernel says of the cgroup with this path (cgroup v2), or of the host. What cannot be
-/// read stays unknown.
+/// What the kernel says of the cgroup with this path (cgroup v2), or of the host with so many CPUs.
+/// What cannot be read stays unknown.
 #[must_use]
-pub fn host_facts(cgroup: Option<&str>) -> HostFacts {
-    let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32);
+pub fn host_facts(cgroup: Option<&str>, cpus: u32) -> HostFacts {
     let facts = match cgroup {
         None => Directory::open("/proc").map(|proc| of_host(&proc)),
         Some(path) => cgroup::directory(path).map(|fd| of_cgroup(&Directory(fd))),
@@ -156,7 +155,7 @@ mod tests {
         for text in ["", "some", "some avg10=x avg60=1 avg300=1", "full avg10=1 avg60=1 avg300=1"] {
             assert_eq!(parse("cpu", text), None, "{text}");
         }
-        assert!(host_facts(None).cpus > 0);
-        assert_eq!(host_facts(Some("/no/such/cgroup")).oom_kills, None);
+        assert_eq!(host_facts(None, 3).cpus, 3);
+        assert_eq!(host_facts(Some("/no/such/cgroup"), 3).oom_kills, None);
     }
 }

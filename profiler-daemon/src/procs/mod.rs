@@ -23,7 +23,7 @@ pub use container::Owner;
 pub(crate) use elf::read_at;
 pub use elf::{CompressedSection, ElfInfo, NamedSection, Segment};
 pub use files::ObjectFile;
-pub use find::{by_comm, cgroups_named, open_cgroup_file};
+pub use find::{NamedPlace, by_comm, cgroups_named, cgroups_of, open_cgroup_file};
 pub use host::host_facts;
 pub use identity::{all, children, identify, threads};
 pub use names::Place;

@@ -7,7 +7,7 @@ use inferno::flamegraph::{self, Options, TextTruncateDirection};
 
 use super::stacks::Stacks;
 use super::summary::short_line;
-use super::{About, name, summary_line};
+use super::{About, View, name, summary_line};
 use crate::model::{Profile, ProfileKind};
 
 /// Longest subtitle, in characters: what fits the 1200 pixels that viewers without JavaScript show.
@@ -21,8 +21,8 @@ const MIN_WIDTH_PERCENT: f64 = 0.01;
 const GREY: Color = Color { r: 190, g: 190, b: 190 };
 
 /// Writes the flame graph of the lines that [`super::folded`] writes.
-pub(super) fn write(profile: &Profile, about: &About, out: &mut dyn Write) -> io::Result<()> {
-    let stacks = Stacks::of(profile);
+pub(super) fn write(profile: &Profile, about: &About, view: View, out: &mut dyn Write) -> io::Result<()> {
+    let stacks = Stacks::of_view(profile, view);
     let summary = summary_line(profile, about);
 
     let mut palette = PaletteMap::default();
@@ -88,6 +88,9 @@ fn color(text: &str) -> Color {
         (190 + shade, 90 + shade, 0)
     } else if text.ends_with("_[i]") {
         (50 + shade, 165 + shade, 165 + shade)
+    } else if text.ends_with("_[w]") {
+        // Whose stack is upside down: paler than code that stands on its feet.
+        (175 + shade, 205 + shade / 2, 195 + shade / 2)
     } else if text.ends_with("_[j]") {
         (50 + shade, 200 + shade, 50 + shade)
     } else if name::is_marker(text) {
@@ -106,6 +109,7 @@ fn color(text: &str) -> Color {
 /// The colour of a pseudo frame: fixed, so that a reason is known by it in every picture.
 fn marker_color(text: &str) -> Color {
     let (r, g, b) = match text {
+        name::WOKEN_BY => (250, 235, 140),
         "[run-queue]" => (240, 120, 200),
         "[preempted]" => (200, 80, 160),
         "[blocked: io]" => (70, 90, 190),

@@ -7,6 +7,7 @@
 //!   "kind": "on-cpu",              // or "off-cpu", "wall"
 //!   "unit": "samples",             // of every value: "samples" or "microseconds"
 //!   "total": 42,                   // sum of all values
+//!   "total_error": 6.5,            // its standard error
 //!   "title": "the whole host",
 //!   "from": "2026-11-20T10:00:00Z", "to": "2026-11-20T10:00:10Z",   // the range asked for
 //!   "covered_seconds": 10.0,       // how much of it has data
@@ -16,8 +17,15 @@
 //!                "user_stacks": 40,   // records of threads that have one; each has one end:
 //!                "complete": 38, "user_truncated": 0,
 //!                "stopped_reasons": [ { "reason": "no unwinding table yet", "count": 2 } ],
-//!                "guessed": 1,        // stacks with frames from the frame pointer alone
-//!                "frames_unnamed_despite_symbols": 0 },   // though their file has symbols
+//!                "guessed": 1,        // stacks with frames that no table proves
+//!                "frames_unnamed_despite_symbols": 0,   // though their file has symbols
+//!                "clock_period_ns": 10000000, "clock_period_min_ns": 10000000,   // off-CPU; 0: every interval
+//!                "one_thread_in": 1,  // the clocks looked at one thread in so many
+//!                "off_cpu_ns": 0, "borrowed_ns": 0, "missing_ns": 0 },   // by whose user stack it has
+//!   "waits": [                     // lengths of waits by process and reason
+//!     { "comm": "demo", "pid": 7, "activity": "blocked: io", "count": 81.5, "records": 12,
+//!       "p50_ns": 90000, "p90_ns": 400000, "p99_ns": 2000000, "max_ns": 2100000,
+//!       "still": 0.0, "longest_still_ns": 0 } ],   // had not ended
 //!   "losses": [ { "stage": "kernel", "reason": "on-CPU ring full", "count": 1 } ],
 //!   "stacks": [                    // heaviest first
 //!     { "comm": "demo", "thread": "worker-1",   // names of the process and of the thread
@@ -29,7 +37,12 @@
 //!         { "name": "main", "kind": "user",   // or "user-inlined", "jit", "kernel", "kernel-inlined"
 //!           "module": "/usr/bin/demo", "file": "src/main.c", "line": 3 } ],   // null where unknown
 //!       "value": 40,
-//!       "count": 40 } ]            // records behind the value
+//!       "error": 6.3,              // standard error of the value
+//!       "count": 40,               // records behind the value
+//!       "blocks": [ 3, 4, ... ],   // 12 stretches of the recording, of equal length: how much
+//!                                  // came in each (on-CPU records, off-CPU ns); left out where unknown
+//!       "waker": {                 // who ended the waits; only where that was recorded
+//!         "comm": "demo", "thread": "[interrupt]", "pid": 0, "frames": [] } } ]   // root first
 //! }
 //! ```
 //!
@@ -43,14 +56,15 @@ use std::time::SystemTime;
 
 use serde::{Serialize, Serializer};
 
-use super::{About, frequency_hz, name};
-use crate::model::{Entry, FrameKind, Profile};
+use super::{About, WaitTimes, frequency_hz, name};
+use crate::model::{Blocks, Entry, FrameKind, Profile};
 
 #[derive(Serialize)]
 struct Document<'a> {
     kind: &'static str,
     unit: &'static str,
     total: u64,
+    total_error: f64,
     title: Cow<'a, str>,
     from: Option<String>,
     to: Option<String>,
@@ -58,6 +72,7 @@ struct Document<'a> {
     frequency_hz: f64,
     quality: Quality,
     losses: Vec<Loss>,
+    waits: Vec<Waits<'a>>,
     stacks: Stacks<'a>,
 }
 
@@ -76,6 +91,27 @@ struct Quality {
     stopped_reasons: Vec<Stop>,
     guessed: u64,
     frames_unnamed_despite_symbols: u64,
+    clock_period_ns: u64,
+    clock_period_min_ns: u64,
+    one_thread_in: u64,
+    off_cpu_ns: u64,
+    borrowed_ns: u64,
+    missing_ns: u64,
+}
+
+#[derive(Serialize)]
+struct Waits<'a> {
+    comm: Cow<'a, str>,
+    pid: u32,
+    activity: &'static str,
+    count: f64,
+    records: u64,
+    p50_ns: u64,
+    p90_ns: u64,
+    p99_ns: u64,
+    max_ns: u64,
+    still: f64,
+    longest_still_ns: u64,
 }
 
 #[derive(Serialize)]
@@ -111,7 +147,20 @@ struct Stack<'a> {
     activity: &'static str,
     frames: Vec<&'a Frame<'a>>,
     value: u64,
+    error: f64,
     count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    blocks: Option<Blocks>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waker: Option<Waker<'a>>,
+}
+
+#[derive(Serialize)]
+struct Waker<'a> {
+    comm: Cow<'a, str>,
+    thread: Cow<'a, str>,
+    pid: u32,
+    frames: Vec<&'a Frame<'a>>,
 }
 
 #[derive(Serialize)]
@@ -130,6 +179,7 @@ pub(super) fn write(profile: &Profile, about: &About, out: &mut dyn Write) -> io
         kind: profile.kind().name(),
         unit: profile.kind().unit(),
         total: profile.total_shown(),
+        total_error: profile.total_error(),
         title: name::clean(&about.title),
         from: rfc3339(about.range.from),
         to: rfc3339(about.range.to),
@@ -153,18 +203,54 @@ pub(super) fn write(profile: &Profile, about: &About, out: &mut dyn Write) -> io
                 .collect(),
             guessed: quality.guessed,
             frames_unnamed_despite_symbols: quality.frames_unnamed_despite_symbols,
+            clock_period_ns: quality.clock_period_ns,
+            clock_period_min_ns: quality.clock_period_min_ns,
+            one_thread_in: 1 << quality.thread_share.min(31),
+            off_cpu_ns: quality.off_cpu_ns,
+            borrowed_ns: quality.borrowed_ns,
+            missing_ns: quality.missing_ns,
         },
         losses: profile
             .loss
             .iter()
             .map(|line| Loss { stage: line.stage.name(), reason: line.reason, count: line.count })
             .collect(),
+        waits: waits(profile),
         stacks: Stacks { profile, frames: profile.frames().map(|frame| Frame::of(frame)).collect() },
     };
     let mut out = BufWriter::new(out);
     serde_json::to_writer(&mut out, &document)?;
     out.write_all(b"\n")?;
     out.flush()
+}
+
+/// By process and reason, most recorded first.
+fn waits(profile: &Profile) -> Vec<Waits<'_>> {
+    let groups = profile.distributions().grouped(|labels, activity| {
+        let labels = profile.labels_at(labels)?;
+        Some((labels.process_name(), labels.pid.0, activity))
+    });
+    let mut rows: Vec<Waits<'_>> = groups
+        .iter()
+        .map(|(&(comm, pid, activity), waits)| {
+            let times = WaitTimes::of(activity, waits);
+            Waits {
+                comm: name::clean(comm),
+                pid,
+                activity: times.what,
+                count: times.count,
+                records: times.records,
+                p50_ns: times.p50_ns,
+                p90_ns: times.p90_ns,
+                p99_ns: times.p99_ns,
+                max_ns: times.max_ns,
+                still: times.still,
+                longest_still_ns: times.longest_still_ns,
+            }
+        })
+        .collect();
+    rows.sort_by_key(|row| Reverse(row.records));
+    rows
 }
 
 /// `None` outside of the years -9999 to 9999.
@@ -174,9 +260,11 @@ fn rfc3339(time: SystemTime) -> Option<String> {
 
 impl Serialize for Stacks<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut entries: Vec<Entry<'_>> = self.profile.entries().filter(|entry| entry.shown > 0).collect();
-        entries.sort_by_key(|entry| Reverse(entry.shown));
-        serializer.collect_seq(entries.iter().map(|entry| Stack {
+        let blocks = self.profile.blocks();
+        let entries = self.profile.entries().enumerate().filter(|(_, entry)| entry.shown > 0);
+        let mut entries: Vec<(usize, Entry<'_>)> = entries.collect();
+        entries.sort_by_key(|(_, entry)| Reverse(entry.shown));
+        serializer.collect_seq(entries.iter().map(|(row, entry)| Stack {
             comm: name::clean(entry.labels.process_name()),
             thread: name::clean(&entry.labels.comm),
             pid: entry.labels.pid.0,
@@ -187,10 +275,24 @@ impl Serialize for Stacks<'_> {
             namespace: name::clean(&entry.labels.namespace),
             unit: name::clean(&entry.labels.unit),
             activity: name::activity(entry.activity),
-            frames: entry.stack.iter().rev().map(|&frame| &self.frames[frame as usize]).collect(),
+            frames: self.frames(entry.stack),
             value: entry.shown,
+            error: entry.error,
             count: entry.value.count,
+            blocks: blocks.as_ref().and_then(|blocks| blocks.get(*row).copied()),
+            waker: entry.waker.map(|waker| Waker {
+                comm: name::clean(waker.labels.process_name()),
+                thread: name::clean(&waker.labels.comm),
+                pid: waker.labels.pid.0,
+                frames: self.frames(waker.stack),
+            }),
         }))
+    }
+}
+
+impl<'a> Stacks<'a> {
+    fn frames(&self, stack: &[u32]) -> Vec<&Frame<'a>> {
+        stack.iter().rev().map(|&frame| &self.frames[frame as usize]).collect()
     }
 }
 

@@ -3,9 +3,11 @@
 //! A format is one file here with one `write` function, one variant of [`Format`] and one line in
 //! [`render`]. All of them agree in their total.
 
+mod certainty;
 mod diff;
 mod flamegraph;
 mod folded;
+mod heatmap;
 mod heaviest;
 mod json;
 mod name;
@@ -17,6 +19,7 @@ mod stack_shares;
 mod stacks;
 mod summary;
 mod top;
+mod wait_times;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -24,35 +27,65 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+pub use certainty::Certainty;
 pub use diff::{Change, Diff, DiffError, DiffFormat, Gate, Normalize, OperandError, Share, Side, Verdict};
-pub use heaviest::{HeavyStack, heaviest};
+pub use heatmap::{Cells, HeatmapFormat, heatmap};
+pub use heaviest::{HeavyStack, HeavyWaker, heaviest};
 pub use report::{Aspect, HotStack, Observed, ReportLine, report};
 pub use stack_shares::StackShares;
 pub use summary::{frequency_hz, summary_line};
 pub use top::{GroupBy, Top, TopOptions, TopRow, top, top_by};
+pub use wait_times::{WaitTimes, short_time, wait_times};
 
 use crate::model::{Profile, TimeRange};
 
-/// Writes a profile.
+/// Writes a profile as [`View::Waits`].
 ///
 /// # Errors
-/// [`RenderError::Empty`] where there is nothing to show: nothing is written then.
-/// [`RenderError::Write`] where `out` fails.
+/// As [`render_view`].
 pub fn render(
     profile: &Profile,
     about: &About,
     format: Format,
     out: &mut dyn Write,
 ) -> Result<(), RenderError> {
+    render_view(profile, about, format, View::Waits, out)
+}
+
+/// What is on top of a blocked stack.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum View {
+    /// What was waited for.
+    #[default]
+    Waits,
+    /// That, and then the stack of who ended the wait, upside down: a wake-up graph.
+    Wakers,
+}
+
+/// Writes a profile.
+///
+/// # Errors
+/// [`RenderError::Empty`] where there is nothing to show, [`RenderError::NoWakers`] where wakers are
+/// asked for and none is known: nothing is written then. [`RenderError::Write`] where `out` fails.
+pub fn render_view(
+    profile: &Profile,
+    about: &About,
+    format: Format,
+    view: View,
+    out: &mut dyn Write,
+) -> Result<(), RenderError> {
     // Rows shorter than a microsecond can leave a total of nothing although there are rows.
     if profile.total_shown() == 0 {
         return Err(RenderError::Empty);
     }
+    if view == View::Wakers && !profile.has_wakers() {
+        return Err(RenderError::NoWakers);
+    }
     match format {
-        Format::Folded => folded::write(profile, out)?,
-        Format::Svg => flamegraph::write(profile, about, out)?,
-        Format::Pprof => pprof::write(profile, about, out)?,
-        Format::Speedscope => speedscope::write(profile, about, out)?,
+        Format::Folded => folded::write(profile, view, out)?,
+        Format::Svg => flamegraph::write(profile, about, view, out)?,
+        Format::Pprof => pprof::write(profile, about, view, out)?,
+        Format::Speedscope => speedscope::write(profile, about, view, out)?,
         Format::Json => json::write(profile, about, out)?,
     }
     Ok(())
@@ -142,6 +175,9 @@ pub enum RenderError {
     /// There is nothing to show.
     #[error("no data: the profile is empty")]
     Empty,
+    /// Nobody knows who ended the waits.
+    #[error("no wakers were recorded: they are part of captures and recordings started with --wakers")]
+    NoWakers,
     /// The output failed.
     #[error("cannot write the profile: {0}")]
     Write(#[from] io::Error),

@@ -34,6 +34,24 @@ pub(super) fn frame(frame: &Frame) -> String {
     text
 }
 
+/// What stands between a blocked stack and that of who ended the wait.
+pub(super) const WOKEN_BY: &str = "[woken by]";
+
+/// The text of a waker's frame in a folded line: it ends in `_[w]`, which flame graph tools know.
+pub(super) fn waker_frame(frame: &Frame) -> String {
+    let mut text = word(&frame.name);
+    if text.is_empty() {
+        text.push_str("[unnamed]");
+    }
+    text + "_[w]"
+}
+
+/// The text of a waker's name, on top of its stack.
+pub(super) fn waker(labels: &Labels) -> String {
+    // What is no thread has no pid, and a name that no thread's can be taken for.
+    if labels.pid.0 == 0 { labels.comm.to_string() } else { comm(labels) + "_[w]" }
+}
+
 /// The text of a thread's name in a folded line; `[pid N]` where it has none.
 pub(super) fn comm(labels: &Labels) -> String {
     let mut text = word(&labels.comm);
@@ -56,7 +74,8 @@ pub(super) fn activity(activity: Activity) -> &'static str {
 pub(super) fn is_marker(text: &str) -> bool {
     let blocked = Wait::ALL.map(Activity::Blocked);
     let others = [Activity::RunQueue, Activity::Preempted];
-    blocked.into_iter().chain(others).any(|activity| activity.marker() == Some(text))
+    let others = others.into_iter();
+    text == WOKEN_BY || blocked.into_iter().chain(others).any(|activity| activity.marker() == Some(text))
 }
 
 /// Replaces characters that are not visible by U+FFFD, and cuts what is absurdly long.

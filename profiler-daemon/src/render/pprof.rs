@@ -1,7 +1,7 @@
 //! pprof: a gzip-compressed `perftools.profiles.Profile` (proto/third_party/profile.proto).
 //!
-//! Who a stack belongs to is in the samples' labels (`comm`, `pid`, `exe`, `cgroup`, `activity`):
-//! `pprof -tagroot=comm` splits by them.
+//! Who a stack belongs to is in the samples' labels (`comm`, `pid`, `exe`, `cgroup`, `activity`,
+//! `waker`): `pprof -tagroot=comm` splits by them.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -13,14 +13,14 @@ use indexmap::IndexSet;
 use prost::Message;
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
-use super::{About, name, summary_line};
+use super::{About, View, name, summary_line};
 use crate::model::{Entry, Frame, FrameKind, Module, Profile, ProfileKind};
 use crate::proto::pprof;
 
 /// Writes the profile; on-CPU the first value of the samples adds up to
 /// [`Profile::total_shown`], else the second one does, in nanoseconds.
-pub(super) fn write(profile: &Profile, about: &About, out: &mut dyn Write) -> io::Result<()> {
-    let message = Builder::new(profile).build(about);
+pub(super) fn write(profile: &Profile, about: &About, view: View, out: &mut dyn Write) -> io::Result<()> {
+    let message = Builder::new(profile, view).build(about);
     let mut gzip = GzEncoder::new(out, Compression::default());
     gzip.write_all(&message.encode_to_vec())?;
     gzip.finish()?;
@@ -29,6 +29,7 @@ pub(super) fn write(profile: &Profile, about: &About, out: &mut dyn Write) -> io
 
 struct Builder<'a> {
     profile: &'a Profile,
+    view: View,
     message: pprof::Profile,
     strings: IndexSet<String, FxBuildHasher>,
     mappings: FxHashMap<&'a Module, u64>,
@@ -44,13 +45,14 @@ enum LocationKey<'a> {
     /// Inlined frames and the frame that holds them, leaf first.
     Frames(&'a [u32]),
     /// What a thread did instead of running; also the lack of a stack.
-    Pseudo(&'static str),
+    Pseudo(String),
 }
 
 impl<'a> Builder<'a> {
-    fn new(profile: &'a Profile) -> Self {
+    fn new(profile: &'a Profile, view: View) -> Self {
         Self {
             profile,
+            view,
             message: pprof::Profile::default(),
             // string_table[0] must always be "".
             strings: IndexSet::from_iter([String::new()]),
@@ -91,15 +93,16 @@ impl<'a> Builder<'a> {
 
     fn sample(&mut self, entry: &Entry<'a>) {
         let mut location_id = Vec::with_capacity(entry.stack.len() + 1);
+        if let Some(waker) = entry.waker.filter(|_| self.view == View::Wakers) {
+            location_id.push(self.pseudo(&name::waker(waker.labels)));
+            // Upside down: the leaf is next to what it woke.
+            location_id.extend(self.stack(waker.stack).into_iter().rev());
+            location_id.push(self.pseudo(name::WOKEN_BY));
+        }
         if let Some(marker) = entry.activity.marker() {
             location_id.push(self.pseudo(marker));
         }
-        let mut rest = entry.stack;
-        while !rest.is_empty() {
-            let (location, callers) = rest.split_at(self.physical(rest));
-            location_id.push(self.location(location));
-            rest = callers;
-        }
+        location_id.extend(self.stack(entry.stack));
         if location_id.is_empty() {
             // pprof would count the sample and show it nowhere.
             location_id.push(self.pseudo(name::NO_STACK));
@@ -116,14 +119,31 @@ impl<'a> Builder<'a> {
             ("cgroup", &*labels.cgroup),
             ("activity", name::activity(entry.activity)),
         ];
-        let mut label = Vec::with_capacity(texts.len() + 1);
+        let mut label = Vec::with_capacity(texts.len() + 3);
         for (key, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
             let (key, str) = (self.string(key), self.string(&name::clean(text)));
             label.push(pprof::Label { key, str, ..Default::default() });
         }
+        if let Some(waker) = entry.waker {
+            let (key, str) = (self.string("waker"), self.string(&name::clean(&waker.labels.comm)));
+            label.push(pprof::Label { key, str, ..Default::default() });
+            let (key, num) = (self.string("waker_pid"), waker.labels.pid.0.into());
+            label.push(pprof::Label { key, num, ..Default::default() });
+        }
         label.push(pprof::Label { key: self.string("pid"), num: labels.pid.0.into(), ..Default::default() });
         let value = vec![signed(entry.value.count.into()), signed(entry.value.ns.into())];
         self.message.sample.push(pprof::Sample { location_id, value, label });
+    }
+
+    /// The locations of a stack, leaf first.
+    fn stack(&mut self, mut rest: &'a [u32]) -> Vec<u64> {
+        let mut locations = Vec::with_capacity(rest.len());
+        while !rest.is_empty() {
+            let (location, callers) = rest.split_at(self.physical(rest));
+            locations.push(self.location(location));
+            rest = callers;
+        }
+        locations
     }
 
     /// How many frames at the leaf end of a stack, which is not empty, are one place in the
@@ -156,8 +176,8 @@ impl<'a> Builder<'a> {
         self.insert(key, pprof::Location { mapping_id, address, line, ..Default::default() })
     }
 
-    fn pseudo(&mut self, text: &'static str) -> u64 {
-        let key = LocationKey::Pseudo(text);
+    fn pseudo(&mut self, text: &str) -> u64 {
+        let key = LocationKey::Pseudo(text.to_owned());
         if let Some(&id) = self.locations.get(&key) {
             return id;
         }

@@ -7,7 +7,9 @@ use rustc_hash::FxHashMap;
 use serde::Deserialize;
 
 use super::About;
-use crate::model::{Activity, Frame, FrameKind, Labels, Pid, Profile, ProfileKind, TimeRange, Value, Wait};
+use crate::model::{
+    Activity, Blocks, Frame, FrameKind, Labels, Pid, Profile, ProfileKind, Span, TimeRange, Value, Wait,
+};
 
 /// The text is no profile of ours.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +51,7 @@ struct Stack {
     frames: Vec<JsonFrame>,
     value: u64,
     count: u64,
+    blocks: Option<Blocks>,
 }
 
 #[derive(Deserialize, PartialEq, Eq, Hash)]
@@ -68,7 +71,8 @@ pub(super) fn profile(text: &str) -> Result<(Profile, About), ReadError> {
         text => text.parse().map_err(|_| word("kind", text))?,
     };
     let mut frames: FxHashMap<JsonFrame, Arc<Frame>> = FxHashMap::default();
-    let mut profile = Profile::new(kind);
+    // Each block is told of as a millisecond.
+    let mut profile = Profile::with_times(kind, SystemTime::UNIX_EPOCH);
     for stack in document.stacks {
         let mut leaf_first = Vec::with_capacity(stack.frames.len());
         for frame in stack.frames.into_iter().rev() {
@@ -95,8 +99,11 @@ pub(super) fn profile(text: &str) -> Result<(Profile, About), ReadError> {
         } else {
             stack.value.saturating_mul(1000)
         };
-        let value = Value { count: stack.count, ns };
-        profile.add_row(&Arc::new(labels), activity(&stack.activity)?, &leaf_first, value);
+        let value = Value::exact(stack.count, ns);
+        let row = profile.add_row(&Arc::new(labels), activity(&stack.activity)?, &leaf_first, value);
+        for (block, amount) in (0..).zip(stack.blocks.unwrap_or_default()).filter(|(_, amount)| *amount > 0) {
+            profile.add_span(row, Span { start_ms: block, length_ms: 1, amount });
+        }
     }
     let covered = Duration::try_from_secs_f64(document.covered_seconds).unwrap_or_default();
     let range = TimeRange { from: time(document.from.as_deref()), to: time(document.to.as_deref()) };

@@ -3,8 +3,8 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use super::{About, name};
-use crate::model::{Activity, Entry, HostFacts, Loss, Profile};
+use super::{About, Certainty, WaitTimes, name, short_time};
+use crate::model::{Activity, Entry, HostFacts, Loss, Profile, Wait};
 
 /// Frames of a stack that are shown, from the leaf.
 const FRAMES: usize = 8;
@@ -31,7 +31,7 @@ pub struct ReportLine {
     pub measure: &'static str,
     /// The measure.
     pub value: f64,
-    /// `cpus`, `threads`, `percent`, `bytes` or `count`.
+    /// `cpus`, `threads`, `percent`, `bytes`, `count` or `seconds`.
     pub unit: &'static str,
     /// For people.
     pub text: String,
@@ -72,7 +72,15 @@ pub fn report(observed: &Observed<'_>, stacks: usize) -> Vec<ReportLine> {
     if let Some((profile, about)) = observed.off_cpu {
         lines.waiting(profile, about, on_seconds);
     }
+    if let Some((profile, _)) = observed.off_cpu {
+        lines.wait_times(profile);
+    }
     lines.kernel(observed.facts, observed.of_cgroup);
+    for (what, observed) in [("on-CPU", observed.on_cpu), ("off-CPU", observed.off_cpu)] {
+        if let Some((profile, _)) = observed {
+            lines.certainty(what, profile);
+        }
+    }
     let mut loss = Loss::default();
     for (profile, _) in [observed.on_cpu, observed.off_cpu].into_iter().flatten() {
         loss.merge(&profile.loss);
@@ -141,6 +149,58 @@ impl Lines {
         }
         self.plain(Aspect::Saturation, "cpu", "run_queue", (waiting_threads, "threads"), text);
         self.behind(profile, waits);
+    }
+
+    /// How long waits were that better hardware, or less contention, would shorten.
+    fn wait_times(&mut self, profile: &Profile) {
+        for (activity, waits) in profile.waits_by_activity() {
+            let (resource, measure, what) = match activity {
+                Activity::RunQueue => ("cpu", "run_queue_delay", "woken threads waited for a CPU"),
+                Activity::Preempted => ("cpu", "preempted_delay", "preempted threads waited for a CPU"),
+                Activity::Blocked(Wait::Io) => ("io", "wait", "waits for I/O took"),
+                Activity::Blocked(Wait::Lock) => ("threads", "lock_wait", "waits for locks took"),
+                Activity::Blocked(Wait::PageFault) => {
+                    ("memory", "page_fault_wait", "waits in page faults took")
+                }
+                Activity::Blocked(Wait::Network) => ("threads", "network_wait", "waits for the network took"),
+                _ => continue,
+            };
+            let times = WaitTimes::of(activity, &waits);
+            if times.records == 0 && times.still <= 0.0 {
+                continue;
+            }
+            let mut text = format!(
+                "{what} {} (p50), {} (p90), {} (p99), at most {}; {:.0} waits, {} of them recorded",
+                short_time(times.p50_ns),
+                short_time(times.p90_ns),
+                short_time(times.p99_ns),
+                short_time(times.max_ns),
+                times.count,
+                times.records
+            );
+            if times.still > 0.0 {
+                let longest = short_time(times.longest_still_ns);
+                text.push_str(&format!("; {:.0} still waiting, the longest for {longest}", times.still));
+            }
+            let seconds = times.p99_ns as f64 / 1e9;
+            self.plain(Aspect::Saturation, resource, measure, (seconds, "seconds"), text);
+            self.behind(profile, |other| other == activity);
+        }
+    }
+
+    /// How sure the figures are.
+    fn certainty(&mut self, what: &str, profile: &Profile) {
+        let certainty = Certainty::from(profile);
+        let share = if certainty.total > 0.0 { 100.0 * certainty.total_error / certainty.total } else { 0.0 };
+        let error = match certainty.error() {
+            error if error.is_empty() => "exact, every interval was taken".to_owned(),
+            error => format!("{error} (standard error)"),
+        };
+        let mut texts = vec![format!("{what} time is {error}")];
+        texts.extend(
+            [certainty.sampled(), certainty.user_stacks()].into_iter().filter(|text| !text.is_empty()),
+        );
+        self.plain(Aspect::Errors, "profiler", "standard_error", (share, "percent"), texts.join("; "));
     }
 
     fn kernel(&mut self, facts: &HostFacts, of_cgroup: bool) {
@@ -253,6 +313,8 @@ mod tests {
                 "Saturation io pressure: some work waited for io 12.0 % of the last 10 s (6.0 % of 1 min, 1.5 % of 5 min); all of it 3.0 %",
                 "Errors cpu throttled: held back by the CPU quota in 25.0 % of its periods, 1.5 s since the cgroup was made",
                 "Errors memory oom_kills: 2 processes killed for want of memory since the cgroup was made",
+                "Errors profiler standard_error: on-CPU time is ±11 % (standard error)",
+                "Errors profiler standard_error: off-CPU time is exact, every interval was taken",
                 "Errors profiler lost: the profiler lost 3 (kernel: on-CPU ring full)",
             ]
         );

@@ -7,7 +7,7 @@ use indexmap::IndexSet;
 use rustc_hash::FxBuildHasher;
 use serde::Serialize;
 
-use super::{About, name};
+use super::{About, View, name};
 use crate::model::{self, Profile, ProfileKind};
 
 #[derive(Serialize)]
@@ -51,7 +51,7 @@ struct Sampled<'a> {
 }
 
 /// Writes one profile with the texts and values of the folded lines, and source files beside.
-pub(super) fn write(profile: &Profile, about: &About, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn write(profile: &Profile, about: &About, view: View, out: &mut dyn Write) -> io::Result<()> {
     let mut frames: IndexSet<Frame<'_>, FxBuildHasher> = IndexSet::default();
     let mut intern = |frame| frames.insert_full(frame).0;
     let ids: Vec<usize> = profile.frames().map(|frame| intern(Frame::of(frame))).collect();
@@ -60,7 +60,16 @@ pub(super) fn write(profile: &Profile, about: &About, out: &mut dyn Write) -> io
         let comm = intern(Frame::pseudo(name::comm(entry.labels)));
         let stack = entry.stack.iter().rev().map(|&frame| ids[frame as usize]);
         let marker = entry.activity.marker().map(|marker| intern(Frame::pseudo(marker.to_owned())));
-        samples.push(std::iter::once(comm).chain(stack).chain(marker).collect());
+        let mut sample: Vec<usize> = std::iter::once(comm).chain(stack).chain(marker).collect();
+        if let Some(waker) = entry.waker.filter(|_| view == View::Wakers) {
+            sample.push(intern(Frame::pseudo(name::WOKEN_BY.to_owned())));
+            let stack = waker.stack.iter().map(|&frame| profile.frame(frame));
+            sample.extend(
+                stack.map(|frame| intern(Frame { name: name::waker_frame(frame), ..Frame::of(frame) })),
+            );
+            sample.push(intern(Frame::pseudo(name::waker(waker.labels))));
+        }
+        samples.push(sample);
         weights.push(entry.shown);
     }
     let title = name::clean(&about.title);

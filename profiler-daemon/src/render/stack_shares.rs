@@ -59,7 +59,7 @@ impl From<&StackQuality> for StackShares<'static> {
 
 impl StackShares<'_> {
     /// All of it: `stacks: 99.3 % complete, 0.1 % truncated, 0.6 % stopped early (no unwinding table
-    /// yet 0.5 %, no registers 0.1 %); 2.1 % used the frame-pointer guess; frames without a name:
+    /// yet 0.5 %, no registers 0.1 %); 2.1 % hold a guessed frame; frames without a name:
     /// 0.4 % (0.1 % although their file has symbols)`. Shares of user stacks add up to the whole; what never occurred is left out.
     #[must_use]
     pub fn long(&self) -> String {
@@ -74,7 +74,7 @@ impl StackShares<'_> {
 
     fn text(&self, reasons: bool) -> String {
         let [stopped, unreadable, guess, unnamed] = if reasons {
-            ["stopped early", "not readable", "used the frame-pointer guess", "frames without a name"]
+            ["stopped early", "not readable", "hold a guessed frame", "frames without a name"]
         } else {
             ["stopped", "unreadable", "guessed", "unnamed frames"]
         };
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(
             shares.long(),
             "stacks: 97.0 % complete, 1.0 % truncated, 2.0 % stopped early (no unwinding table yet 1.5 %, \
-             a reason of tomorrow 0.5 %); 2.1 % used the frame-pointer guess; frames without a name: 1.0 % (0.1 % although their \
+             a reason of tomorrow 0.5 %); 2.1 % hold a guessed frame; frames without a name: 1.0 % (0.1 % although their \
              file has symbols)"
         );
         assert_eq!(

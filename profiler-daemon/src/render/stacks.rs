@@ -3,8 +3,8 @@
 use indexmap::IndexSet;
 use rustc_hash::FxBuildHasher;
 
-use super::name;
-use crate::model::Profile;
+use super::{View, name};
+use crate::model::{Blocks, Profile};
 
 /// The rows of a profile, each a stack of texts; rows with equal texts are one.
 ///
@@ -33,32 +33,49 @@ pub(super) struct Cost {
     /// Sum of the squares of the records behind it: the variance of the sum, where records come
     /// independently of each other (compound Poisson). Equal to `value` for samples.
     pub(super) squares: f64,
+    /// The sum by stretches of the recording, in any unit; all 0 where that is not known.
+    pub(super) blocks: Blocks,
 }
 
 impl std::ops::AddAssign for Cost {
     fn add_assign(&mut self, other: Self) {
         self.value += other.value;
         self.squares += other.squares;
+        self.blocks.iter_mut().zip(other.blocks).for_each(|(sum, more)| *sum = sum.saturating_add(more));
     }
 }
 
 impl Stacks {
     /// Takes the rows whose shown value is not zero.
     pub(super) fn of(profile: &Profile) -> Self {
+        Self::of_view(profile, View::Waits)
+    }
+
+    /// The same, with what the view has on top.
+    pub(super) fn of_view(profile: &Profile, view: View) -> Self {
         let mut texts: IndexSet<String, FxBuildHasher> = IndexSet::default();
         let mut intern = |text| texts.insert_full(text).0 as u32;
         let frames: Vec<u32> = profile.frames().map(|frame| intern(name::frame(frame))).collect();
+        let blocks = profile.blocks().unwrap_or_default();
         let rows: Vec<Row> = profile
             .entries()
-            .filter(|entry| entry.shown > 0)
-            .map(|entry| {
+            .enumerate()
+            .filter(|(_, entry)| entry.shown > 0)
+            .map(|(number, entry)| {
                 let comm = intern(name::comm(entry.labels));
                 let stack = entry.stack.iter().rev().map(|&frame| frames[frame as usize]);
                 let marker = entry.activity.marker().map(|marker| intern(marker.to_owned()));
-                let frames = std::iter::once(comm).chain(stack).chain(marker).collect();
+                let mut frames: Vec<u32> = std::iter::once(comm).chain(stack).chain(marker).collect();
+                if let Some(waker) = entry.waker.filter(|_| view == View::Wakers) {
+                    frames.push(intern(name::WOKEN_BY.to_owned()));
+                    let stack = waker.stack.iter();
+                    frames.extend(stack.map(|&id| intern(name::waker_frame(profile.frame(id)))));
+                    frames.push(intern(name::waker(waker.labels)));
+                }
                 // The records of a row are taken to be equally long.
                 let squares = (entry.shown as f64).powi(2) / entry.value.count.max(1) as f64;
-                Row { frames, cost: Cost { value: entry.shown, squares } }
+                let blocks = blocks.get(number).copied().unwrap_or_default();
+                Row { frames: frames.into(), cost: Cost { value: entry.shown, squares, blocks } }
             })
             .collect();
         Self::sorted(texts, rows)

@@ -3,14 +3,17 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::{About, StackShares};
+use super::{About, Certainty, StackShares};
 use crate::model::{Profile, ProfileKind};
 
 /// One line for people: total, rate, covered time, what was lost, how stacks ended and why.
 #[must_use]
 pub fn summary_line(profile: &Profile, about: &About) -> String {
     let stacks = StackShares::from(&profile.quality).long();
-    format!("{}; lost: {}; {stacks}", amount(profile, about), profile.loss)
+    let certainty = Certainty::from(profile);
+    let details = [certainty.sampled(), certainty.user_stacks(), stacks];
+    let details: Vec<String> = details.into_iter().filter(|text| !text.is_empty()).collect();
+    format!("{}; lost: {}; {}", amount(profile, about), profile.loss, details.join("; "))
 }
 
 /// The same without reasons, for where room is scarce.
@@ -27,10 +30,16 @@ pub(super) fn short_line(profile: &Profile, about: &About) -> String {
 fn amount(profile: &Profile, about: &About) -> String {
     let total = profile.total();
     let seconds = Duration::from_nanos(total.ns).as_secs_f64();
+    let error = match Certainty::from(profile).error() {
+        error if error.is_empty() => error,
+        error => format!(" {error}"),
+    };
     let mut line = match profile.kind() {
-        ProfileKind::OnCpu => format!("{} samples at {:.1} Hz", total.count, frequency_hz(profile)),
-        ProfileKind::OffCpu => format!("{seconds:.3} s off CPU in {} records", total.count),
-        ProfileKind::Wall => format!("{seconds:.3} s on and off CPU in {} records", total.count),
+        ProfileKind::OnCpu => {
+            format!("{} samples{error} at {:.1} Hz", total.count, frequency_hz(profile))
+        }
+        ProfileKind::OffCpu => format!("{seconds:.3} s{error} off CPU in {} records", total.count),
+        ProfileKind::Wall => format!("{seconds:.3} s{error} on and off CPU in {} records", total.count),
     };
     let (covered, asked) = (about.covered.as_secs_f64(), about.range.length().as_secs_f64());
     // Writing to a string cannot fail.

@@ -11,6 +11,8 @@ use crate::model::{
     Activity, Frame, FrameKind, Labels, Module, Pid, ProfileKind, SourceLine, Stage, Value, Wait,
 };
 
+mod wakers;
+
 pub(super) fn about() -> About {
     let from = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
     About {
@@ -58,7 +60,7 @@ const SYSCALL: (&str, FrameKind) = ("do_syscall_64", FrameKind::Kernel);
 pub(super) fn on_cpu_profile() -> Profile {
     let mut profile = Profile::new(ProfileKind::OnCpu);
     let mut add = |comm, pid, frames: &[(&str, FrameKind)], count| {
-        let value = Value { count, ns: 10_000_000 * count };
+        let value = Value::exact(count, 10_000_000 * count);
         profile.add_row(&labels(comm, pid), Activity::OnCpu, &stack(frames), value);
     };
     add(
@@ -99,7 +101,7 @@ pub(super) fn off_cpu_profile() -> Profile {
     let mut profile = Profile::new(ProfileKind::OffCpu);
     let wait = stack(&[("schedule", FrameKind::Kernel), SYSCALL, ("poll", FrameKind::User), MAIN]);
     let mut add = |activity, us: u64| {
-        profile.add_row(&labels("demo", 7), activity, &wait, Value { count: 2, ns: 1000 * us });
+        profile.add_row(&labels("demo", 7), activity, &wait, Value::exact(2, 1000 * us));
     };
     add(Activity::Blocked(Wait::Other), 9_000_000);
     add(Activity::Blocked(Wait::Uninterruptible), 400_000);
@@ -113,8 +115,8 @@ pub(super) fn hostile_profile() -> Profile {
     let comms = ["a;b\nx&\"", "# no", " pad ", "n 1 2", "", "\u{202e}]]>", "<script>", "--", "x_[k]"];
     for (comm, pid) in comms.into_iter().zip(1..) {
         let names = [(comm, FrameKind::User), ("f;g\n</title>", FrameKind::User), MAIN];
-        profile.add_row(&labels(comm, pid), Activity::OnCpu, &stack(&names), Value { count: 1, ns: 1 });
-        profile.add_row(&labels(comm, pid), Activity::OnCpu, &[], Value { count: 1, ns: 1 });
+        profile.add_row(&labels(comm, pid), Activity::OnCpu, &stack(&names), Value::exact(1, 1));
+        profile.add_row(&labels(comm, pid), Activity::OnCpu, &[], Value::exact(1, 1));
     }
     profile
 }
@@ -185,7 +187,7 @@ pub(super) fn without_script(svg: &str) -> String {
 #[test]
 fn an_empty_profile_is_an_error_and_writes_nothing() {
     let mut short = Profile::new(ProfileKind::OffCpu);
-    short.add_row(&labels("demo", 7), Activity::RunQueue, &[], Value { count: 1, ns: 999 });
+    short.add_row(&labels("demo", 7), Activity::RunQueue, &[], Value::exact(1, 999));
     for profile in [Profile::new(ProfileKind::OnCpu), short] {
         for (format, ..) in Format::TABLE {
             let mut out = Vec::new();
@@ -284,32 +286,48 @@ fn top_groups_and_filters() {
 
 #[test]
 fn top_counts_a_recursive_frame_once_a_stack() {
+    let rounded = |error: f64| (error * 1e6).round() / 1e6;
     let mut profile = Profile::new(ProfileKind::OnCpu);
     let fib = ("fib", FrameKind::User);
     let mut add = |frames: &[_], count| {
-        profile.add_row(&labels("demo", 7), Activity::OnCpu, &stack(frames), Value { count, ns: 1 });
+        profile.add_row(&labels("demo", 7), Activity::OnCpu, &stack(frames), Value::exact(count, 1));
     };
     add(&[fib, fib, MAIN], 5);
     add(&[MAIN], 1);
     add(&[], 2);
-    let row = |frame: &str, self_value, total_value| TopRow { frame: frame.into(), self_value, total_value };
-    assert_eq!(top(&profile, 9), [row("fib", 5, 5), row("[no stack]", 2, 2), row("main", 1, 6)]);
-    assert_eq!(top(&profile, 1), [row("fib", 5, 5)]);
+    let row = |frame: &str, self_value: u64, total_value: u64| TopRow {
+        frame: frame.into(),
+        self_value,
+        total_value,
+        self_error: rounded((self_value as f64).sqrt()),
+        total_error: rounded((total_value as f64).sqrt()),
+        waits: Vec::new(),
+    };
+    let top = |limit| -> Vec<TopRow> {
+        let each = |row: TopRow| TopRow {
+            self_error: rounded(row.self_error),
+            total_error: rounded(row.total_error),
+            ..row
+        };
+        top(&profile, limit).into_iter().map(each).collect()
+    };
+    assert_eq!(top(9), [row("fib", 5, 5), row("[no stack]", 2, 2), row("main", 1, 6)]);
+    assert_eq!(top(1), [row("fib", 5, 5)]);
 }
 
 #[test]
 fn the_summary_says_what_is_missing() {
     assert_eq!(
         summary_line(&on_cpu_profile(), &about()),
-        "85 samples at 100.0 Hz, 10.0 s; lost: 3 (kernel: on-CPU ring full); \
+        "85 samples ±11 % at 100.0 Hz, 10.0 s; lost: 3 (kernel: on-CPU ring full); \
          stacks: 92.7 % complete, 1.2 % truncated, 4.9 % stopped early (no unwinding table yet 3.7 %, \
-         no code at the return address 1.2 %), 1.2 % not readable; 2.4 % used the frame-pointer guess; \
+         no code at the return address 1.2 %), 1.2 % not readable; 2.4 % hold a guessed frame; \
          kernel stack truncated: 1.2 %; frames without a name: 6.7 % (1.0 % although their file has symbols)"
     );
     // What the picture has no room for.
     assert_eq!(
         summary::short_line(&on_cpu_profile(), &about()),
-        "85 samples at 100.0 Hz, 10.0 s; lost: 3; stacks: 92.7 % complete, 1.2 % truncated, \
+        "85 samples ±11 % at 100.0 Hz, 10.0 s; lost: 3; stacks: 92.7 % complete, 1.2 % truncated, \
          4.9 % stopped, 1.2 % unreadable; 2.4 % guessed; unnamed frames: 6.7 %"
     );
     let part = About { covered: Duration::from_secs(4), ..about() };
@@ -348,7 +366,7 @@ proptest! {
         let mut profile = Profile::new(ProfileKind::OnCpu);
         for (comm, names, count) in &rows {
             let names: Vec<_> = names.iter().map(|name| (name.as_str(), FrameKind::User)).collect();
-            let value = Value { count: *count, ns: 1 };
+            let value = Value::exact(*count, 1);
             profile.add_row(&labels(comm, 1), Activity::OnCpu, &stack(&names), value);
         }
         let lines = folded(&profile);

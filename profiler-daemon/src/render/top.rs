@@ -6,11 +6,12 @@ use indexmap::IndexMap;
 use regex::Regex;
 use rustc_hash::FxBuildHasher;
 
-use super::name;
-use crate::model::{Entry, Labels, Profile};
+use super::wait_times::WaitTimes;
+use super::{name, wait_times};
+use crate::model::{Activity, Labels, Profile, ProfileKind};
 
 /// One row's share, in the unit of the profile's kind.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct TopRow {
     /// The frame's text, as in a folded line; or the name of the group.
     pub frame: String,
@@ -19,6 +20,12 @@ pub struct TopRow {
     /// Value with the frame anywhere in the stack, counted once a stack; the same as
     /// `self_value` for groups.
     pub total_value: u64,
+    /// Standard errors of both.
+    pub self_error: f64,
+    /// See above.
+    pub total_error: f64,
+    /// How long the waits of a group were, by what for; none for frames.
+    pub waits: Vec<WaitTimes>,
 }
 
 /// What a row is.
@@ -57,12 +64,14 @@ pub struct TopOptions {
 }
 
 /// A table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Top {
     /// Heaviest first.
     pub rows: Vec<TopRow>,
     /// Value of the stacks that `focus` and `ignore` left.
     pub shown: u64,
+    /// How long all waits of the profile were, by what for.
+    pub waits: Vec<WaitTimes>,
 }
 
 /// The `limit` heaviest frames by their own value, then by total. Records without a stack are
@@ -93,10 +102,13 @@ pub fn top_by(profile: &Profile, options: &TopOptions) -> Top {
             continue;
         }
         shown += entry.shown;
-        if let Some(group) = group(options.by, &entry) {
+        let variance = entry.error * entry.error;
+        if let Some(group) = group(options.by, entry.labels, entry.activity) {
             let weight = texts.entry(group).or_default();
             weight.own += entry.shown;
             weight.total += entry.shown;
+            weight.own_variance += variance;
+            weight.total_variance += variance;
             continue;
         }
         for (depth, &frame) in stack.iter().enumerate() {
@@ -107,29 +119,41 @@ pub fn top_by(profile: &Profile, options: &TopOptions) -> Top {
             };
             if depth == 0 {
                 weight.own += entry.shown;
+                weight.own_variance += variance;
             }
             if weight.last_row != row {
                 weight.last_row = row;
                 weight.total += entry.shown;
+                weight.total_variance += variance;
             }
         }
     }
+    if focus.is_none() && ignore.is_none() {
+        of_whole_threads(profile, options.by, &mut texts);
+    }
+    let mut waits = waits_of_groups(profile, options.by);
     let mut rows: Vec<TopRow> = texts
         .into_iter()
         .filter(|(_, weight)| weight.total > 0)
-        .map(|(frame, weight)| TopRow { frame, self_value: weight.own, total_value: weight.total })
+        .map(|(frame, weight)| TopRow {
+            waits: waits.swap_remove(&frame).unwrap_or_default(),
+            frame,
+            self_value: weight.own,
+            total_value: weight.total,
+            self_error: weight.own_variance.sqrt(),
+            total_error: weight.total_variance.sqrt(),
+        })
         .collect();
     let key = |row: &TopRow| {
         if options.cumulative { (row.total_value, row.self_value) } else { (row.self_value, row.total_value) }
     };
     rows.sort_unstable_by(|a, b| key(b).cmp(&key(a)).then_with(|| a.frame.cmp(&b.frame)));
     rows.truncate(options.limit);
-    Top { rows, shown }
+    Top { rows, shown, waits: wait_times(profile) }
 }
 
 /// The group that a row of the profile falls into; `None` for [`GroupBy::Frame`].
-fn group(by: GroupBy, entry: &Entry<'_>) -> Option<String> {
-    let labels: &Labels = entry.labels;
+fn group(by: GroupBy, labels: &Labels, activity: Activity) -> Option<String> {
     let or = |text: &str, none: &str| {
         if text.is_empty() { none.to_owned() } else { name::clean(text).into_owned() }
     };
@@ -147,14 +171,52 @@ fn group(by: GroupBy, entry: &Entry<'_>) -> Option<String> {
         GroupBy::Pod if labels.pod.is_empty() => "[no pod]".to_owned(),
         GroupBy::Pod => or(&path(&[&labels.namespace, &labels.pod]), ""),
         GroupBy::Unit => or(&labels.unit, "[no unit]"),
-        GroupBy::Reason => name::activity(entry.activity).to_owned(),
+        GroupBy::Reason => name::activity(activity).to_owned(),
     })
+}
+
+/// Where a group has all time of its threads, it is surer than its rows are one by one.
+fn of_whole_threads(profile: &Profile, by: GroupBy, texts: &mut IndexMap<String, Weight, FxBuildHasher>) {
+    if by == GroupBy::Reason || profile.kind() != ProfileKind::OffCpu {
+        return;
+    }
+    let mut whole: IndexMap<String, f64, FxBuildHasher> = IndexMap::default();
+    for (labels, us2) in profile.distributions().variances() {
+        let labels = profile.labels_at(labels);
+        if let Some(group) = labels.and_then(|labels| group(by, labels, Activity::Preempted)) {
+            *whole.entry(group).or_default() += us2 as f64;
+        }
+    }
+    for (group, variance) in whole {
+        if let Some(weight) = texts.get_mut(&group) {
+            weight.own_variance = weight.own_variance.min(variance);
+            weight.total_variance = weight.total_variance.min(variance);
+        }
+    }
+}
+
+/// How long waits were, by group and what for.
+fn waits_of_groups(profile: &Profile, by: GroupBy) -> IndexMap<String, Vec<WaitTimes>, FxBuildHasher> {
+    let mut groups: IndexMap<String, Vec<WaitTimes>, FxBuildHasher> = IndexMap::default();
+    if by == GroupBy::Frame {
+        return groups;
+    }
+    let waits = profile
+        .distributions()
+        .grouped(|labels, activity| Some((group(by, profile.labels_at(labels)?, activity)?, activity)));
+    for ((group, activity), waits) in waits {
+        groups.entry(group).or_default().push(WaitTimes::of(activity, &waits));
+    }
+    groups.values_mut().for_each(|waits| waits.sort_by(|a, b| a.what.cmp(b.what)));
+    groups
 }
 
 #[derive(Default)]
 struct Weight {
     own: u64,
     total: u64,
+    own_variance: f64,
+    total_variance: f64,
     /// The row that was counted last, from 1: a recursive frame counts once a row.
     last_row: usize,
 }

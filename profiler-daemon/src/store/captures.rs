@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Summary;
-use crate::model::{Pid, Profile, TimeRange};
+use crate::model::{Allowance, Pid, Profile, TimeRange};
 
 /// What a capture brought.
 #[derive(Clone, Debug)]
@@ -33,6 +33,10 @@ pub struct CaptureAbout {
     pub duration: Duration,
     /// Shortest interval that was recorded.
     pub min_block: Duration,
+    /// Whether it recorded who ended the waits.
+    pub wakers: bool,
+    /// What it was allowed to take.
+    pub allowance: Allowance,
     /// Why it ended early; empty otherwise.
     pub reason: String,
     /// Why it was started, for people.

@@ -56,6 +56,14 @@ pub enum StoreError {
         /// What was found.
         what: String,
     },
+    /// What is to be written cannot be, whatever the state of the file.
+    #[error("not stored in {}: {what}", .path.display())]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        what: String,
+    },
     /// Reading or writing failed.
     #[error("{}: {what}", .path.display())]
     Io {

@@ -4,6 +4,8 @@ mod captures;
 mod codec;
 mod disk;
 mod error;
+mod fine;
+mod heat;
 mod keeper;
 mod merge;
 mod summary;
@@ -12,19 +14,23 @@ mod windows;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use self::captures::Results;
 pub use self::captures::{CaptureAbout, CaptureResult, StoredCapture};
-use self::disk::Disk;
+use self::disk::{Disk, Snapshot};
 pub use self::error::StoreError;
+pub use self::heat::Heat;
 use self::keeper::Keeper;
+pub use self::merge::MAX_BYTES as MAX_MERGED_BYTES;
 use self::merge::Merger;
 pub use self::summary::{ContainerRow, ProcessRow, Summary, containers, processes};
 use self::windows::Windows;
-use crate::model::{Finding, KindLoss, Profile, ProfileKind, Selector, TimeRange, Window};
+use crate::model::{Finding, Fresh, KindLoss, Profile, ProfileKind, Selector, TimeRange, Window};
 
 /// Why the records of a window in memory are missing from later answers.
 const EVICTED: &str = "store full, window removed early";
@@ -32,6 +38,9 @@ const EVICTED: &str = "store full, window removed early";
 const UNWRITTEN: &str = "window could not be written to disk";
 /// Most memory for windows while the disk takes none, bytes: some ten minutes of a busy host.
 const MAX_PENDING: u64 = 64 << 20;
+
+/// A range that ends so long ago needs nothing that is not stored yet.
+const RECENT: Duration = Duration::from_secs(120);
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +68,9 @@ impl Default for StoreOptions {
     }
 }
 
+/// Tells what has been recorded and may not have come to the store yet. It blocks for a moment.
+pub type FreshSource = Arc<dyn Fn() -> Fresh + Send + Sync>;
+
 /// The windows and capture results. Shared by reference. What touches the disk blocks: call
 /// [`Store::insert`], [`Store::query`], [`Store::processes`], [`Store::stored`] and
 /// [`Store::capture`] where that does no harm.
@@ -69,7 +81,6 @@ pub struct Store {
     keeper: Option<Keeper>,
 }
 
-#[derive(Debug)]
 struct Shared {
     /// All there is, or what is not on disk yet.
     memory: Mutex<Memory>,
@@ -78,6 +89,18 @@ struct Shared {
     moving: RwLock<()>,
     /// Held during upkeep: one at a time.
     upkeep: Mutex<()>,
+    /// Bytes of all windows that were taken, as they were then.
+    taken: AtomicU64,
+    fresh: OnceLock<FreshSource>,
+}
+
+/// What there is of a kind at one moment.
+struct View<'a> {
+    /// What is not on disk.
+    in_memory: Vec<(TimeRange, Arc<Profile>)>,
+    /// Since when windows are not sealed yet, where there are any.
+    open_from: Option<SystemTime>,
+    snapshot: Option<(&'a Disk, Snapshot)>,
 }
 
 #[derive(Debug)]
@@ -100,6 +123,11 @@ pub struct Queried {
     pub range: Option<TimeRange>,
     /// Parts of the range that was asked for that no window of this kind covers.
     pub gaps: Vec<TimeRange>,
+    /// From here on the answer is of a window that is still open: it grows.
+    pub open_from: Option<SystemTime>,
+    /// How finely the answer could be cut: the longest of the windows that were merged, or a
+    /// millisecond where they keep when things happened and the range is shorter than they are.
+    pub resolution: Duration,
 }
 
 /// How full the store is.
@@ -151,11 +179,17 @@ impl Store {
     /// Takes a sealed window; older ones go as [`StoreOptions`] says. Says whether it is where a
     /// crash cannot take it; if the disk does not take it now, it is kept in memory until it does.
     pub fn insert(&self, window: Window) -> bool {
-        if let Some(disk) = &self.shared.disk
-            && disk.insert(&window).is_ok()
-        {
-            return true;
+        match self.shared.disk.as_ref().map(|disk| disk.insert(&window)) {
+            Some(Ok(bytes)) => {
+                self.shared.taken.fetch_add(bytes, Ordering::Relaxed);
+                return true;
+            }
+            // It never will be written, and has been counted.
+            Some(Err(StoreError::Unwritable { .. })) => return false,
+            Some(Err(_)) | None => {}
         }
+        let bytes = window.profiles.iter().map(|profile| profile.memory_bytes() as u64).sum();
+        self.shared.taken.fetch_add(bytes, Ordering::Relaxed);
         // What is evicted is freed after the lock is.
         let _evicted = self.shared.lock().windows.insert(window);
         false
@@ -169,6 +203,18 @@ impl Store {
     #[must_use]
     pub fn query(&self, kind: ProfileKind, selector: &Selector, range: TimeRange) -> Queried {
         self.shared.query(kind, selector, range)
+    }
+
+    /// How the activity of what a selector wants is spread over a range, by cells of this length.
+    /// The range must be a whole number of cells long; memory grows with that number.
+    #[must_use]
+    pub fn heat(&self, kind: ProfileKind, selector: &Selector, range: TimeRange, cell: Duration) -> Heat {
+        self.shared.heat(kind, selector, range, cell)
+    }
+
+    /// Says where to ask for what has not come to the store yet. Only the first counts.
+    pub fn set_fresh(&self, source: FreshSource) {
+        let _only_the_first = self.shared.fresh.set(source);
     }
 
     /// The processes of such a query, heaviest first.
@@ -187,6 +233,12 @@ impl Store {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.shared.stats()
+    }
+
+    /// Bytes of all windows it has taken, as they were written then, or in memory where they were not.
+    #[must_use]
+    pub fn taken_bytes(&self) -> u64 {
+        self.shared.taken.load(Ordering::Relaxed)
     }
 
     /// What was found out about the file: that one was set aside, for example.
@@ -211,6 +263,12 @@ impl Store {
         in_memory.or_else(|| {
             let (capture, profile) = self.shared.disk.as_ref()?.capture(id).ok().flatten()?;
             let StoredCapture { id, range, summary, about } = capture;
+            // Reading may leave rows out, as it does of windows.
+            let summary = if profile.loss == summary.loss {
+                summary
+            } else {
+                Summary::of(&profile, range, summary.covered)
+            };
             Some(Arc::new(CaptureResult { id, range, profile: Arc::new(profile), summary, about }))
         })
     }
@@ -234,6 +292,32 @@ impl Store {
     }
 }
 
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("memory", &self.memory)
+            .field("disk", &self.disk)
+            .finish_non_exhaustive()
+    }
+}
+
+impl View<'_> {
+    /// The time that is stored of this kind, and whether it is kept when things happened.
+    fn windows(&self, kind: ProfileKind) -> impl Iterator<Item = (TimeRange, bool)> {
+        let headers = self.snapshot.iter().flat_map(|(_, snapshot)| snapshot.headers());
+        let parts = headers.flat_map(|header| &header.parts).filter(move |part| part.kind == kind);
+        let on_disk =
+            parts.flat_map(|part| part.stretches.iter().map(|range| (*range, part.times_bytes > 0)));
+        let in_memory = self.in_memory.iter().map(|(range, profile)| (*range, profile.times().is_some()));
+        on_disk.chain(in_memory)
+    }
+
+    /// From when on an answer about a range is not final.
+    fn open_in(&self, range: Option<TimeRange>) -> Option<SystemTime> {
+        self.open_from.filter(|from| range.is_some_and(|range| *from < range.to))
+    }
+}
+
 impl Shared {
     fn new(windows: Windows, results: Results, disk: Option<Disk>) -> Self {
         Self {
@@ -241,16 +325,17 @@ impl Shared {
             disk,
             moving: RwLock::new(()),
             upkeep: Mutex::new(()),
+            taken: AtomicU64::new(0),
+            fresh: OnceLock::new(),
         }
     }
 
     fn query(&self, kind: ProfileKind, selector: &Selector, range: TimeRange) -> Queried {
-        let (in_memory, snapshot) = {
-            let _still = self.moving.read().unwrap_or_else(PoisonError::into_inner);
-            let in_memory = self.lock().windows.of_kind(kind);
-            // A store that cannot be read says so in its status; what is in memory is still answered.
-            (in_memory, self.disk.as_ref().and_then(|disk| Some((disk, disk.snapshot().ok()?))))
-        };
+        let view = self.view(kind, range);
+        if let Some(queried) = self.query_within(&view, kind, selector, range) {
+            return queried;
+        }
+        let View { in_memory, snapshot, .. } = &view;
         let on_disk = || {
             let headers = snapshot.iter().flat_map(|(_, snapshot)| snapshot.headers());
             headers.filter(|header| header.has(kind)).map(|header| header.range)
@@ -262,19 +347,48 @@ impl Shared {
         };
         let mut merger = Merger::new(kind);
         let mut stretches = Vec::new();
-        if let Some((disk, snapshot)) = &snapshot {
+        let mut longest = Duration::ZERO;
+        if let Some((disk, snapshot)) = snapshot {
             let wanted = |header: &codec::Header| header.has(kind) && wanted(&header.range);
             let merged = disk.merge(snapshot, kind, selector, wanted, &mut merger);
             // Without an answer from the disk, none of its time is covered.
             stretches.extend(merged.unwrap_or_default());
+            let lengths = snapshot.headers().filter(|header| wanted(header));
+            longest = lengths.map(|header| header.range.length()).max().unwrap_or_default();
         }
         for (window, profile) in in_memory.iter().filter(|(window, _)| wanted(window)) {
-            merger.profile().merge_selected(profile, selector);
+            merger.add_profile(profile, selector);
             stretches.push(*window);
+            longest = longest.max(window.length());
         }
         let gaps = range.gaps(stretches.clone());
         let (covered, range) = windows::cover(stretches);
-        Queried { profile: merger.finish(), covered, range, gaps }
+        let open_from = view.open_in(range);
+        Queried { profile: merger.finish(), covered, range, gaps, open_from, resolution: longest }
+    }
+
+    /// What there is of a kind now; with what is not sealed yet, where the range reaches to it.
+    fn view(&self, kind: ProfileKind, range: TimeRange) -> View<'_> {
+        let recent = SystemTime::now().checked_sub(RECENT).is_none_or(|recent| range.to > recent);
+        // Before the store is looked at: what is sealed in between is told of twice, and not never.
+        let fresh = self.fresh.get().filter(|_| recent).map(|fresh| fresh()).unwrap_or_default();
+        let (mut in_memory, snapshot) = {
+            let _still = self.moving.read().unwrap_or_else(PoisonError::into_inner);
+            let in_memory = self.lock().windows.of_kind(kind);
+            // A store that cannot be read says so in its status; what is in memory is still answered.
+            (in_memory, self.disk.as_ref().and_then(|disk| Some((disk, disk.snapshot().ok()?))))
+        };
+        let on_disk = snapshot.iter().flat_map(|(_, snapshot)| snapshot.headers()).map(|header| header.range);
+        // A window is known by its start: windows do not overlap.
+        let stored: HashSet<SystemTime> =
+            in_memory.iter().map(|(range, _)| *range).chain(on_disk).map(|range| range.from).collect();
+        let new = |window: &Window| !stored.contains(&window.range.from);
+        let open_from = fresh.open.iter().filter(|window| new(window)).map(|window| window.range.from).min();
+        for window in fresh.sealed.iter().chain(&fresh.open).filter(|window| new(window)) {
+            let of_kind = window.profiles.iter().filter(|profile| profile.kind() == kind);
+            in_memory.extend(of_kind.map(|profile| (window.range, Arc::clone(profile))));
+        }
+        View { in_memory, open_from, snapshot }
     }
 
     /// Which time is stored of a kind.
@@ -340,7 +454,10 @@ impl Shared {
         loop {
             let _moving = self.moving.write().unwrap_or_else(PoisonError::into_inner);
             let Some(window) = self.lock().windows.first() else { return Ok(()) };
-            disk.insert(&window)?;
+            match disk.insert(&window) {
+                Ok(_) | Err(StoreError::Unwritable { .. }) => {}
+                Err(error) => return Err(error),
+            }
             // Nothing is inserted before the first, and only eviction could have removed it; then
             // the one behind it would go in its place.
             let mut memory = self.lock();
@@ -354,7 +471,10 @@ impl Shared {
     fn write_results(&self, disk: &Disk) -> Result<(), StoreError> {
         loop {
             let Some(result) = self.lock().results.first() else { return Ok(()) };
-            disk.put_capture(&result)?;
+            match disk.put_capture(&result) {
+                Ok(()) | Err(StoreError::Unwritable { .. }) => {}
+                Err(error) => return Err(error),
+            }
             self.lock().results.remove(&result.id);
         }
     }

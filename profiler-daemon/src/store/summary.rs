@@ -14,6 +14,8 @@ pub struct Summary {
     pub kind: ProfileKind,
     /// Sum of all values in [`ProfileKind::unit`].
     pub total: u64,
+    /// Standard error of the sum, in the same unit.
+    pub total_error: f64,
     /// Records behind the total.
     pub records: u64,
     /// The time it is about.
@@ -37,6 +39,7 @@ impl Summary {
         Self {
             kind: profile.kind(),
             total: profile.total_shown(),
+            total_error: profile.total_error(),
             records: total.count,
             range,
             covered,

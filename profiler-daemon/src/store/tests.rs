@@ -26,7 +26,7 @@ fn profile(kind: ProfileKind, rows: &[(u32, &str, u64)]) -> Profile {
             source: None,
             named: true,
         };
-        let value = Value { count, ns: count * 10_000_000 };
+        let value = Value::exact(count, count * 10_000_000);
         profile.add_row(&Arc::new(labels), Activity::OnCpu, &[Arc::new(frame)], value);
         profile.quality.merge(&StackQuality { records: count, ..StackQuality::default() });
     }

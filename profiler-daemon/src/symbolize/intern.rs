@@ -2,21 +2,23 @@
 
 use std::sync::Arc;
 
-use rustc_hash::FxHashSet;
+use ahash::AHashSet;
 
 use crate::model::Frame;
 
 /// The frames handed out so far, up to a bound.
 #[derive(Debug)]
 pub(super) struct Interner {
-    frames: FxHashSet<Arc<Frame>>,
+    // Names and paths come from processes, so their hash must not be one that collisions can be
+    // made for.
+    frames: AHashSet<Arc<Frame>>,
     limit: usize,
 }
 
 impl Interner {
     /// An interner that starts over once it has `limit` frames.
     pub(super) fn new(limit: usize) -> Self {
-        Self { frames: FxHashSet::default(), limit }
+        Self { frames: AHashSet::default(), limit }
     }
 
     /// The shared form of a frame.

@@ -18,7 +18,9 @@ mod mini_debug;
 mod perf_map;
 mod resolver;
 mod serve;
+mod trampoline;
 mod user;
+mod waker;
 mod wire;
 mod worker;
 

@@ -92,6 +92,7 @@ fn sample(process: ProcessId, user: &[u64], kernel: &[u64]) -> RawSample {
         user: user.into(),
         flags: StackFlags::default(),
         measure: Measure::OnCpu { period_ns: 1 },
+        waker: None,
     }
 }
 
@@ -144,6 +145,37 @@ fn callers_are_looked_up_at_the_call() {
     };
     // As a return address, a function's start belongs to whatever lies before it.
     assert_eq!(functions(&[start, start, start + 1]), [true, false, true]);
+}
+
+/// Address in memory of the C library's signal trampoline: no symbol of it is exported.
+#[cfg(target_arch = "x86_64")]
+fn signal_trampoline() -> u64 {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let code = maps.lines().find(|line| line.contains(" r-xp ") && line.contains("libc.so.6")).unwrap();
+    let fields: Vec<&str> = code.split_whitespace().collect();
+    let number = |digits| u64::from_str_radix(digits, 16).unwrap();
+    let (start, offset) = (number(fields[0].split('-').next().unwrap()), number(fields[2]));
+    let file = std::fs::read(fields[5]).unwrap();
+    let bytes = [0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05];
+    start + memchr::memmem::find(&file[offset as usize..], &bytes).unwrap() as u64
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_signal_trampoline_is_named_and_what_it_interrupted_is_exact() {
+    let start = known_function as fn(u64) -> u64 as usize as u64;
+    let trampoline = signal_trampoline();
+    let mut resolver = resolver();
+    let Sample { stack, .. } = resolver.resolve(&sample(me(), &[start, trampoline, start, start], &[]));
+    let names: Vec<&str> = stack
+        .iter()
+        .filter(|frame| frame.kind == FrameKind::User)
+        .map(|frame| if frame.name.ends_with("::known_function") { "known" } else { &*frame.name })
+        .collect();
+    assert_eq!((names[0], names[2]), ("known", "known"), "{names:?}");
+    assert!(["__restore_rt", "[signal trampoline]"].contains(&names[1]), "{names:?}");
+    assert_ne!(names[3], "known", "its caller is looked up at the call again");
+    assert!(stack.iter().all(|frame| frame.named || &*frame.name == names[3]), "{names:?}");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use super::files::{FileOptions, FileSymbols};
 use super::intern::Interner;
 use super::perf_map::PerfMap;
 use super::wire::{Found, MAX_ADDRESSES, MAX_INLINED};
-use super::{DebuginfodOptions, Options};
+use super::{DebuginfodOptions, Options, trampoline};
 
 /// What all perf maps together may take, in bytes.
 const PERF_MAP_BYTES: usize = 128 << 20;
@@ -29,12 +29,53 @@ const NOT_READABLE: &str = "maps of the process not readable";
 const REFUSED: &str = "too many files open";
 const PERF_MAP_CUT: &str = "perf map over its limit";
 
+/// Where code ran.
+pub(super) struct Place {
+    pub(super) process: ProcessId,
+    /// What is looked up: the instruction that was interrupted, or the last byte of the call.
+    pub(super) address: u64,
+    pub(super) time: MonoNs,
+    /// It was interrupted there; else it is the call before a return address.
+    pub(super) exact: bool,
+}
+
+/// What is known of an address of a file.
+#[derive(Clone)]
+struct Known {
+    /// Innermost first.
+    frames: Arc<[Arc<Frame>]>,
+    trampoline: bool,
+}
+
+/// A place in a file that is to be looked up.
+struct Wanted {
+    key: (u64, u64),
+    offset: u64,
+    address: Option<u64>,
+    trampoline: bool,
+}
+
+impl Wanted {
+    fn new(file: &ObjectFile, offset: u64, exact: bool) -> Self {
+        let key = key(file, offset, exact);
+        // No call lies before a trampoline: what lies there is another function, or padding.
+        let trampoline = !exact && trampoline::starts_at(file, offset + 1);
+        let offset = offset + u64::from(trampoline);
+        Self { key, offset, address: file.elf().and_then(|elf| elf.address_of(offset)), trampoline }
+    }
+}
+
+/// A place in a file; the top bit of the offset tells calls from exact places.
+fn key(file: &ObjectFile, offset: u64, exact: bool) -> (u64, u64) {
+    (file.serial(), offset | u64::from(!exact) << 63)
+}
+
 /// Everything that is known of user space.
 pub(super) struct UserSymbols {
     procs: SharedTable,
     files: FileSymbols,
-    /// Frames by file and address in it, leaf first.
-    frames: Cache<(u64, u64), Arc<[Arc<Frame>]>>,
+    /// By file and offset in it; the top bit of the offset tells calls from exact places.
+    frames: Cache<(u64, u64), Known>,
     modules: FxHashMap<u64, Arc<Module>>,
     perf_maps: FxHashMap<ProcessId, PerfMap>,
     vdso: Option<(Arc<ObjectFile>, u64)>,
@@ -106,27 +147,28 @@ impl UserSymbols {
         procs.lookup(id, address, at).is_none() && procs.observe(id).maps_known()
     }
 
-    /// Appends the frames at an address of an observed process at some time, innermost first.
-    /// `upcoming` will be asked about next, as return addresses: what is to be read for them is read
-    /// at once.
+    /// Appends the frames at a place of an observed process, innermost first. Returns whether it is a
+    /// signal trampoline. `upcoming` will be asked about next, as return addresses: what is to be read
+    /// for them is read at once.
     pub(super) fn frames(
         &mut self,
-        (id, address, time): (ProcessId, u64, MonoNs),
+        place: &Place,
         upcoming: &[u64],
         comm: &str,
         interner: &mut Interner,
         out: &mut Vec<Arc<Frame>>,
-    ) {
+    ) -> bool {
+        let &Place { process: id, address, time, exact: _ } = place;
         let mapping = self.procs.lock().lookup(id, address, time).cloned();
         let Some(mapping) = mapping else {
             // Nothing is mapped there any more, or nothing is known of the process.
             out.push(interner.intern(unnamed(comm, address, None)));
-            return;
+            return false;
         };
         match &mapping.kind {
             MappingKind::File { file: Some(file), path } if file.elf().is_some() => {
-                let more = (upcoming, time);
-                self.file_frames(id, file, path, mapping.offset_of(address), more, interner, out);
+                let offset = mapping.offset_of(address);
+                return self.file_frames(place, file, path, offset, upcoming, interner, out);
             }
             MappingKind::File { path, .. } => {
                 // Run-time compilers also write to files (memfd) that hold plain code.
@@ -141,54 +183,54 @@ impl UserSymbols {
                 let frame = self.generated(id, address, interner);
                 out.push(frame.unwrap_or_else(|| interner.intern(unnamed("anon", address, None))));
             }
-            MappingKind::Vdso => self.vdso_frames(id, &mapping, address, interner, out),
+            MappingKind::Vdso => return self.vdso_frames(place, &mapping, interner, out),
             MappingKind::Special(name) => {
                 let name = name.trim_matches(['[', ']']);
                 out.push(interner.intern(unnamed(name, address, None)));
             }
         }
+        false
     }
 
     fn vdso_frames(
         &mut self,
-        id: ProcessId,
+        place: &Place,
         mapping: &Mapping,
-        address: u64,
         interner: &mut Interner,
         out: &mut Vec<Arc<Frame>>,
-    ) {
-        let offset = address.wrapping_sub(mapping.start);
+    ) -> bool {
+        let offset = place.address.wrapping_sub(mapping.start);
         match self.vdso.clone() {
             Some((file, size)) if size == mapping.end - mapping.start => {
                 let path = Arc::clone(file.path());
-                let none = (&[][..], MonoNs(0));
-                self.file_frames(id, &file, &path, offset, none, interner, out);
+                self.file_frames(place, &file, &path, offset, &[], interner, out)
             }
-            _ => out.push(interner.intern(unnamed("vdso", offset, None))),
+            _ => {
+                out.push(interner.intern(unnamed("vdso", offset, None)));
+                false
+            }
         }
     }
 
     #[expect(clippy::too_many_arguments, reason = "two of them are places to put things")]
     fn file_frames(
         &mut self,
-        id: ProcessId,
+        place: &Place,
         file: &Arc<ObjectFile>,
         path: &Arc<str>,
         offset: u64,
-        (upcoming, time): (&[u64], MonoNs),
+        upcoming: &[u64],
         interner: &mut Interner,
         out: &mut Vec<Arc<Frame>>,
-    ) {
-        if let Some(known) = self.frames.get(&(file.serial(), offset)) {
-            out.extend(known.iter().cloned());
-            return;
+    ) -> bool {
+        let id = place.process;
+        if let Some(known) = self.frames.get(&key(file, offset, place.exact)) {
+            out.extend(known.frames.iter().cloned());
+            return known.trampoline;
         }
-        let start = out.len();
-        let mut wanted = vec![offset];
-        self.add_upcoming(id, file, (upcoming, time), &mut wanted);
-        // A page that no segment covers has no address of its own.
-        let address = |offset| file.elf().and_then(|elf| elf.address_of(offset));
-        let addresses: Vec<u64> = wanted.iter().filter_map(|&offset| address(offset)).collect();
+        let mut wanted = vec![Wanted::new(file, offset, place.exact)];
+        self.add_upcoming(place, file, upcoming, &mut wanted);
+        let addresses: Vec<u64> = wanted.iter().filter_map(|wanted| wanted.address).collect();
         let loss = &mut self.loss;
         let procs = self.procs.clone();
         let in_root = |path: &Path| procs.lock().get(id)?.open_in_root(path.as_os_str().as_bytes());
@@ -200,51 +242,60 @@ impl UserSymbols {
         let is_final = answers.is_some();
         let mut answers = answers.unwrap_or_default().into_iter();
         let module = self.module(file);
-        for offset in wanted {
-            let address = address(offset);
+        let mut asked = None;
+        for Wanted { key, offset, address, trampoline } in wanted {
             let found = address.and_then(|_| answers.next().flatten());
+            let found =
+                if trampoline { address.map(|address| trampoline::named(found, address)) } else { found };
             let mut frames = Vec::new();
             match found {
                 Some(found) => named(found, &module, interner, &mut frames),
                 None => {
+                    // A page that no segment covers has no address of its own: the offset serves.
                     let what = base_name(path);
                     let frame = unnamed(what, address.unwrap_or(offset), Some(Arc::clone(&module)));
                     frames.push(interner.intern(frame));
                 }
             }
-            let frames = Arc::<[Arc<Frame>]>::from(frames);
-            // The first is the one that was asked about.
-            if out.len() == start {
-                out.extend(frames.iter().cloned());
-            }
+            let known = Known { frames: frames.into(), trampoline };
             if is_final {
-                self.frames.insert((file.serial(), offset), frames);
+                self.frames.insert(key, known.clone());
             }
+            // The first is the one that was asked about.
+            asked.get_or_insert(known);
         }
+        asked.is_some_and(|known| {
+            out.extend(known.frames.iter().cloned());
+            known.trampoline
+        })
     }
 
     /// Adds the places in the same file that are asked about next and are not known.
     fn add_upcoming(
         &self,
-        id: ProcessId,
-        file: &ObjectFile,
-        (upcoming, time): (&[u64], MonoNs),
-        wanted: &mut Vec<u64>,
+        place: &Place,
+        file: &Arc<ObjectFile>,
+        upcoming: &[u64],
+        wanted: &mut Vec<Wanted>,
     ) {
-        let mut procs = self.procs.lock();
         for &address in upcoming {
             if wanted.len() >= MAX_ADDRESSES {
                 break;
             }
             let address = caller(address);
-            let Some(mapping) = procs.lookup(id, address, time) else { continue };
-            let MappingKind::File { file: Some(other), .. } = &mapping.kind else { continue };
-            let offset = mapping.offset_of(address);
-            let is_new = other.serial() == file.serial()
-                && !wanted.contains(&offset)
-                && self.frames.peek(&(file.serial(), offset)).is_none();
-            if is_new {
-                wanted.push(offset);
+            let offset = {
+                let mut procs = self.procs.lock();
+                let Some(mapping) = procs.lookup(place.process, address, place.time) else { continue };
+                match &mapping.kind {
+                    MappingKind::File { file: Some(other), .. } if other.serial() == file.serial() => {
+                        mapping.offset_of(address)
+                    }
+                    _ => continue,
+                }
+            };
+            let key = key(file, offset, false);
+            if self.frames.peek(&key).is_none() && wanted.iter().all(|wanted| wanted.key != key) {
+                wanted.push(Wanted::new(file, offset, false));
             }
         }
     }

@@ -1,13 +1,20 @@
 //! The metrics page: a snapshot of the agent in the OpenMetrics text format, which Prometheus reads.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::model::{ProfileKind, StackQuality, Status, Unwinding};
+use crate::model::{CaptureCounts, ProfileKind, StackQuality, Status, Unwinding};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PartLabel {
+    part: &'static str,
+}
 
 /// The `Content-Type` of [`encode`]'s text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -15,6 +22,21 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabel {
     kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CauseLabel {
+    cause: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -48,6 +70,7 @@ pub fn encode(status: &Status, version: &str) -> String {
     stacks(ours, status);
     cost(ours, status);
     stored(ours, status);
+    captures(ours, &status.captures);
     unwinding(ours, &status.unwinding);
 
     let mut page = String::new();
@@ -147,6 +170,35 @@ fn cost(ours: &mut Registry, status: &Status) {
             ConstCounter::new(time.as_secs_f64()),
         );
     }
+    let recording = &status.cost;
+    let cpus = Family::<PartLabel, Gauge<f64, AtomicU64>>::default();
+    let mut parts = vec![("daemon", recording.daemon_cpus), ("budget", recording.budget[0])];
+    parts.extend(recording.programs_cpus.map(|cpus| ("programs", cpus)));
+    for (part, value) in parts {
+        cpus.get_or_create(&PartLabel { part }).set(value);
+    }
+    ours.register("recording_cpus", "CPUs that recording keeps busy of late, and may", cpus);
+    for (name, help, value) in [
+        ("off_cpu_samples_per_second", "Off-CPU samples a second now", recording.samples_per_second),
+        ("off_cpu_samples_budget", "Off-CPU samples a second that there may be", recording.budget[1]),
+        ("store_bytes_per_second", "Bytes a second that go into the store", recording.store_bytes_per_second),
+        ("store_bytes_budget", "Bytes a second that may go into the store", recording.budget[2]),
+    ] {
+        ours.register(name, help, ConstGauge::new(value));
+    }
+    ours.register(
+        "off_cpu_one_thread_in",
+        "The off-CPU clocks look at one thread in so many",
+        ConstGauge::new(1_u64 << status.thread_share.min(63)),
+    );
+    if let Some(period) = status.off_cpu_period {
+        ours.register_with_unit(
+            "off_cpu_period",
+            "Off-CPU time of a thread between two samples; 0 takes every interval",
+            Unit::Seconds,
+            ConstGauge::new(period.as_secs_f64()),
+        );
+    }
 }
 
 /// The unwinding tables.
@@ -198,10 +250,29 @@ fn stored(ours: &mut Registry, status: &Status) {
     ours.register("captures_running", "Captures that run now", ConstGauge::new(status.captures_running));
 }
 
+/// What came of requests for captures.
+fn captures(ours: &mut Registry, counts: &CaptureCounts) {
+    let started = Family::<CauseLabel, Counter>::default();
+    for &(cause, count) in &counts.started {
+        started.get_or_create(&CauseLabel { cause }).inc_by(count);
+    }
+    ours.register("captures_started", "Captures that were started, by cause", started);
+    let refused = Family::<ReasonLabel, Counter>::default();
+    for &(reason, count) in &counts.refused {
+        refused.get_or_create(&ReasonLabel { reason }).inc_by(count);
+    }
+    ours.register("captures_refused", "Captures that were asked for and not started, by why", refused);
+    let alerts = Family::<OutcomeLabel, Counter>::default();
+    for &(outcome, count) in &counts.alerts {
+        alerts.get_or_create(&OutcomeLabel { outcome }).inc_by(count);
+    }
+    ours.register("alerts", "Alerts that came in, by what became of them", alerts);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{KindLoss, KindQuality, Stage};
+    use crate::model::{KindLoss, KindQuality, RecordingCost, Stage};
     use std::time::{Duration, SystemTime};
 
     /// A family's rows come in any order: the page with those of each sorted.
@@ -252,6 +323,19 @@ mod tests {
             newest: None,
             captures_running: 1,
             unwinding: Unwinding { covered_after: Some(Duration::from_millis(640)), ..Unwinding::default() },
+            captures: CaptureCounts {
+                started: vec![("alert", 2)],
+                refused: vec![("busy", 1)],
+                alerts: vec![("duplicate", 9)],
+            },
+            cost: RecordingCost {
+                daemon_cpus: 0.004,
+                programs_cpus: Some(0.001),
+                samples_per_second: 120.0,
+                store_bytes_per_second: 2000.0,
+                budget: [0.01, 500.0, 65536.0],
+            },
+            thread_share: 2,
         };
         let page = encode(&status, "0.1.0");
         assert_eq!(sorted(&page), include_str!("metrics.golden.txt"));
@@ -280,7 +364,10 @@ mod tests {
             oldest: None,
             newest: None,
             captures_running: 0,
+            captures: CaptureCounts::default(),
             unwinding: Unwinding::default(),
+            cost: RecordingCost::default(),
+            thread_share: 0,
         };
         let page = encode(&status, "0.1.0");
         assert!(!page.contains("bpf_run"), "{page}");

@@ -19,7 +19,7 @@ pub use self::pressure::{PressureWatch, missing_pressure};
 use crate::bundle::Bundles;
 use crate::capture::{CaptureError, CaptureSpec, Captures, Cause, TargetSpec};
 use crate::config::LabelTarget;
-use crate::model::ProfileKind;
+use crate::model::{Allowance, Counts, ProfileKind};
 
 /// Most alerts of one payload that are looked at.
 const MAX_ALERTS: usize = 64;
@@ -29,6 +29,8 @@ const MAX_ALERTS: usize = 64;
 pub struct Options {
     /// Length of the captures they start.
     pub duration: Duration,
+    /// Whether those of processes and cgroups record who ended the waits.
+    pub wakers: bool,
     /// For how long after a start the same source or target starts nothing.
     pub cooldown: Duration,
     /// Most captures they start within any hour.
@@ -83,6 +85,25 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    const NAMES: [&str; 7] =
+        ["started", "duplicate", "cooling-down", "too-many", "ignored", "no-target", "deferred"];
+
+    /// One word for it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Started { .. } => "started",
+            Self::Duplicate { .. } => "duplicate",
+            Self::CoolingDown { .. } => "cooling-down",
+            Self::TooMany { .. } => "too-many",
+            Self::Ignored { .. } => "ignored",
+            Self::NoTarget { .. } => "no-target",
+            Self::Deferred { .. } => "deferred",
+        }
+    }
+}
+
 /// How one alert was dealt with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Handled {
@@ -98,6 +119,7 @@ pub struct Triggers {
     bundles: Arc<Bundles>,
     options: Options,
     gate: Mutex<Gate>,
+    alerts: Counts,
 }
 
 impl Triggers {
@@ -105,7 +127,13 @@ impl Triggers {
     #[must_use]
     pub fn new(captures: Arc<Captures>, bundles: Arc<Bundles>, options: Options) -> Self {
         let gate = Mutex::new(Gate::new(options.cooldown, options.max_per_hour));
-        Self { captures, bundles, options, gate }
+        Self { captures, bundles, options, gate, alerts: Counts::of(&Outcome::NAMES) }
+    }
+
+    /// Alerts that came in, by what became of them.
+    #[must_use]
+    pub fn alert_counts(&self) -> Vec<(&'static str, u64)> {
+        self.alerts.read()
     }
 
     /// Deals with the alerts of a payload as Alertmanager posts it, in their order. Reads `/proc`
@@ -123,6 +151,7 @@ impl Triggers {
                 Outcome::Ignored { because: format!("only {MAX_ALERTS} alerts of a payload are looked at") }
             };
             tracing::info!(fingerprint, ?outcome, "an alert came in");
+            self.alerts.add(outcome.name());
             Handled { fingerprint, outcome }
         };
         Ok(alerts.into_iter().enumerate().map(handle).collect())
@@ -153,6 +182,8 @@ impl Triggers {
             target,
             duration: Some(self.options.duration),
             min_block: None,
+            wakers: (!self.options.wakers).then_some(false),
+            allowance: Allowance::default(),
             cause,
         };
         // Held until it is started, so that of many at a time one gets through.

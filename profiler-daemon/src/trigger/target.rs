@@ -1,11 +1,13 @@
 //! From an alert's labels to whose time is captured.
 
+use std::collections::BTreeMap;
+
 use super::Options;
 use super::alert::Alert;
 use crate::capture::TargetSpec;
 use crate::config::{LabelKind, LabelTarget};
 use crate::model::Pid;
-use crate::procs;
+use crate::procs::{self, NamedPlace};
 
 /// Most processes of one name that are captured.
 const MAX_PROCESSES: usize = 256;
@@ -20,7 +22,7 @@ pub(super) fn of_alert(alert: &Alert, options: &Options) -> Result<TargetSpec, S
     let mut problems = Vec::new();
     for mapping in &options.targets {
         let Some(value) = alert.labels.get(&mapping.label).map(|value| value.trim()) else { continue };
-        match find(mapping.kind, value) {
+        match find(mapping.kind, value, &alert.labels) {
             Ok(target) => return Ok(target),
             Err(problem) => problems.push(format!("label {}={value:?}: {problem}", mapping.label)),
         }
@@ -40,7 +42,7 @@ pub(super) fn of_alert(alert: &Alert, options: &Options) -> Result<TargetSpec, S
 
 /// What a label's value leads to. That there is such a process or cgroup is checked by captures,
 /// except where it has to be searched for.
-fn find(kind: LabelKind, value: &str) -> Result<TargetSpec, String> {
+fn find(kind: LabelKind, value: &str, labels: &BTreeMap<String, String>) -> Result<TargetSpec, String> {
     match kind {
         LabelKind::Pid => {
             let pid = value.parse().map_err(|_| "is not a pid".to_owned())?;
@@ -61,7 +63,13 @@ fn find(kind: LabelKind, value: &str) -> Result<TargetSpec, String> {
             let (_, path) = procs::resolve_cgroup(value).map_err(|error| error.to_string())?;
             Ok(TargetSpec { pids: Vec::new(), cgroup: Some(path) })
         }
-        LabelKind::Container | LabelKind::Pod => by_id(kind, value),
+        LabelKind::Container | LabelKind::Pod => match by_id(kind, value) {
+            Err(by_id) => by_name(kind, value, labels).map_err(|by_name| match by_name {
+                Some(problem) => problem,
+                None => by_id,
+            }),
+            found => found,
+        },
     }
 }
 
@@ -73,17 +81,42 @@ fn by_id(kind: LabelKind, value: &str) -> Result<TargetSpec, String> {
     let fits =
         id.len() >= MIN_ID && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
     if !fits {
-        return Err(format!("is not {what}: that has at least {MIN_ID} letters and digits"));
+        return Err(format!(
+            "is neither a known name nor {what}: that has at least {MIN_ID} letters and digits"
+        ));
     }
-    let mut found = procs::cgroups_named(id, 3).map_err(|error| error.to_string())?;
-    match (found.pop(), found.is_empty()) {
-        (Some(path), true) => Ok(TargetSpec { pids: Vec::new(), cgroup: Some(path) }),
-        (Some(last), false) => {
-            found.push(last);
-            Err(format!("several cgroups hold it: {}", found.join(", ")))
-        }
-        (None, _) => Err("no cgroup's name holds it".to_owned()),
+    let found = procs::cgroups_named(id, 3).map_err(|error| error.to_string())?;
+    one(found).unwrap_or_else(|| Err("no cgroup's name holds it".to_owned()))
+}
+
+/// A container or a pod by its name: what the alert says of pod and namespace tells equal names apart.
+/// `None`: nothing has this name.
+fn by_name(
+    kind: LabelKind,
+    value: &str,
+    labels: &BTreeMap<String, String>,
+) -> Result<TargetSpec, Option<String>> {
+    if value.is_empty() {
+        return Err(None);
     }
+    let label = |name: &str| labels.get(name).map(String::as_str).filter(|text| !text.is_empty());
+    let namespace = label("namespace");
+    let wanted = match kind {
+        LabelKind::Pod => NamedPlace { pod: Some(value), namespace, container: None },
+        _ => NamedPlace { container: Some(value), pod: label("pod"), namespace },
+    };
+    let found = procs::cgroups_of(wanted, 3).map_err(|error| Some(error.to_string()))?;
+    one(found).ok_or(None)?.map_err(Some)
+}
+
+/// The only one of the cgroups that were found; `None` where there are none.
+fn one(mut found: Vec<String>) -> Option<Result<TargetSpec, String>> {
+    let last = found.pop()?;
+    if found.is_empty() {
+        return Some(Ok(TargetSpec { pids: Vec::new(), cgroup: Some(last) }));
+    }
+    found.push(last);
+    Some(Err(format!("several cgroups hold it: {}", found.join(", "))))
 }
 
 /// A target as one text, for telling targets apart.

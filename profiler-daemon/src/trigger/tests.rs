@@ -7,8 +7,8 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::bundle;
-use crate::capture::{BoxFuture, Limits, Recorder, RecorderError, ResolveError};
-use crate::model::{Profile, Target};
+use crate::capture::{BoxFuture, Limits, Recorder, RecorderError, Recording, ResolveError};
+use crate::model::{Allowance, Detail, Profile, Target};
 use crate::store::{Store, StoreOptions};
 
 /// Records empty profiles, and counts them.
@@ -28,12 +28,12 @@ impl Recorder for Fake {
         session: u64,
         _kind: ProfileKind,
         _target: Target,
-        _min_block_ns: u64,
-    ) -> BoxFuture<'_, Result<oneshot::Receiver<Profile>, RecorderError>> {
+        _detail: Detail,
+    ) -> BoxFuture<'_, Result<Recording, RecorderError>> {
         let (sender, receiver) = oneshot::channel();
         self.open.lock().expect("lock").insert(session, sender);
         self.started.fetch_add(1, Ordering::Relaxed);
-        Box::pin(async move { Ok(receiver) })
+        Box::pin(async move { Ok(Recording { profile: receiver, usage: Arc::default() }) })
     }
 
     fn stop(&self, session: u64) -> BoxFuture<'_, ()> {
@@ -43,6 +43,10 @@ impl Recorder for Fake {
                 let _nobody_waits = sender.send(Profile::new(ProfileKind::OffCpu));
             }
         })
+    }
+
+    fn cpu_time(&self) -> Duration {
+        Duration::ZERO
     }
 }
 
@@ -70,6 +74,7 @@ fn set(max_running: usize, host_without_target: bool) -> Set {
     let bundles = Arc::new(Bundles::new(options, Arc::clone(&captures), store));
     let options = Options {
         duration: Duration::from_secs(30),
+        wakers: true,
         cooldown: Duration::from_secs(900),
         max_per_hour: 12,
         targets: ["pid=pid", "cgroup=cgroup", "container=container", "comm=comm"]
@@ -168,7 +173,7 @@ async fn labels_name_the_target() {
         (r#","pid":"4000000000""#, ["label pid=\"4000000000\"", "no process"]),
         (r#","comm":"no-such-name""#, ["label comm=\"no-such-name\"", "no process has this name"]),
         (r#","cgroup":"/no/such""#, ["label cgroup=\"/no/such\"", "no cgroup"]),
-        (r#","container":"app""#, ["label container=\"app\"", "is not the id of a container"]),
+        (r#","container":"app""#, ["label container=\"app\"", "nor the id of a container"]),
         (r#","container":"docker://feedfeedfeed0123""#, ["label container=", "no cgroup"]),
     ] {
         let outcome = one(&set, &payload("3", NOON, labels));
@@ -207,6 +212,8 @@ async fn what_cannot_start_now_may_later() {
         target: TargetSpec::default(),
         duration: Some(Duration::from_secs(60)),
         min_block: None,
+        wakers: None,
+        allowance: Allowance::default(),
         cause: Cause::Request,
     };
     let id = set.captures.start(asked).expect("starts").id;

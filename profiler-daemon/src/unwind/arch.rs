@@ -100,7 +100,13 @@ impl Registers {
         let (kind, offset, form) = match shape {
             Shape::Register(SP, offset) => (cfa::SP, whole(offset), Form::Sp),
             Shape::Register(BP, offset) => (cfa::BP, whole(offset), Form::Bp),
-            Shape::Register(..) => return (Rule::NONE, Form::OtherRegister, None),
+            Shape::Register(register, offset) if is_general(register) => {
+                (cfa::REGISTER + register.0 as u8, whole(offset), Form::Register)
+            }
+            Shape::Indexed(register, at, plus) if is_general(register) => {
+                (cfa::INDEXED + register.0 as u8, halves(at, plus), Form::Indexed)
+            }
+            Shape::Register(..) | Shape::Indexed(..) => return (Rule::NONE, Form::OtherRegister, None),
             Shape::Deref(SP, at, plus) => (cfa::DEREF_SP, halves(at, plus), Form::Deref),
             Shape::Deref(BP, at, plus) => (cfa::DEREF_BP, halves(at, plus), Form::Deref),
             Shape::Plt(threshold) => (cfa::PLT, Some(threshold), Form::Plt),
@@ -135,6 +141,11 @@ impl Registers {
     }
 }
 
+/// Whether it is one of the sixteen that the interrupted registers hold.
+fn is_general(register: Register) -> bool {
+    register.0 < RA.0
+}
+
 /// The expressions that are known.
 #[derive(Debug)]
 enum Shape {
@@ -142,6 +153,8 @@ enum Shape {
     Register(Register, i64),
     /// What memory at register plus offset holds, plus an offset.
     Deref(Register, i64, i64),
+    /// What memory at the stack pointer plus eight times a register plus an offset holds, plus an offset.
+    Indexed(Register, i64, i64),
     /// `rsp + 8 + ((rip & 15) >= threshold ? 8 : 0)`: lazy PLT entries.
     Plt(i32),
     Other,
@@ -182,6 +195,17 @@ where
             Shape::Deref(register, offset, plus)
         }
         [
+            Some(Step::Register(SP, at)),
+            Some(Step::Register(register, 0)),
+            Some(Step::Number(8)),
+            Some(Step::Mul),
+            Some(Step::Plus),
+            Some(Step::Deref),
+            Some(Step::Add(plus)),
+            None,
+            ..,
+        ] => Shape::Indexed(register, at, plus),
+        [
             Some(Step::Register(SP, 8)),
             Some(Step::Register(RA, 0)),
             Some(Step::Number(15)),
@@ -206,6 +230,7 @@ enum Step {
     And,
     Ge,
     Shl,
+    Mul,
     Plus,
 }
 
@@ -218,6 +243,7 @@ fn step<R: Reader<Offset = usize>>(operation: &Operation<R>) -> Option<Step> {
         Operation::And => Step::And,
         Operation::Ge => Step::Ge,
         Operation::Shl => Step::Shl,
+        Operation::Mul => Step::Mul,
         Operation::Plus => Step::Plus,
         _ => return None,
     })

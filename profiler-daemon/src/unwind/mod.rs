@@ -4,14 +4,17 @@
 //! is counted in [`Report`] by [`Form`]. No address takes over the rule of a neighbour. The forms
 //! that cannot be expressed:
 //!
-//! - a CFA in a register other than the stack and the frame pointer (hand-written assembly; stack
-//!   probes of very large frames while r11 counts);
-//! - a CFA expression other than that of lazy PLT entries, of signal frames, and `*(sp + n) + m`
-//!   or `*(bp + n) + m`;
+//! - a CFA in a register that is not one of the sixteen general ones;
+//! - a CFA expression other than that of lazy PLT entries, of signal frames, and `*(sp + n) + m`,
+//!   `*(bp + n) + m` or `*(sp + 8 * register + n) + m`;
 //! - an offset beyond 32 bits, or beyond 16 where a rule holds two;
 //! - a return address that is not at `CFA - 8`, unless it is undefined: the outermost frame;
 //! - a frame pointer in another register, or found by an expression other than `bp + n` and
 //!   `sp + n`: the row keeps its CFA, and the frame pointer is said to be lost.
+//!
+//! A CFA in another register than stack and frame pointer (hand-written assembly; stack probes of very
+//! large frames) is certain only where the thread was: further out, the functions that were called may
+//! have changed the register, and the kernel half marks the stack as guessed.
 //!
 //! Code that no frame description speaks of gets a rule only where its bytes or its place tell what
 //! must hold: see `unclaimed.rs`. Elsewhere there is no rule.

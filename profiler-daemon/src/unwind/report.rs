@@ -45,9 +45,13 @@ pub enum Form {
     Signal,
     /// CFA read from memory at an offset from stack or frame pointer.
     Deref,
+    /// CFA at an offset from another general register.
+    Register,
+    /// CFA read from memory behind an array of eights, whose length is in a register.
+    Indexed,
     /// The return address is undefined: the outermost frame.
     End,
-    /// Not expressed: CFA in another register.
+    /// Not expressed: no CFA, or one in a register that is not a general one.
     OtherRegister,
     /// Not expressed: CFA by another expression.
     OtherExpression,
@@ -71,6 +75,8 @@ impl Form {
         "plt",
         "signal",
         "deref",
+        "register",
+        "indexed",
         "end",
         "other-register",
         "other-expression",

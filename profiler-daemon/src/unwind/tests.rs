@@ -102,8 +102,12 @@ fn forms_are_told_apart() {
     assert_eq!(rule(&[0x10, 6, 2, 0x76, 0x70]), Rule { bp: bp::AT_BP, bp_offset: -16, ..sp(8) });
     assert_eq!(rule(&[0x10, 6, 2, 0x77, 0]), Rule { bp: bp::AT_CFA, bp_offset: -8, ..sp(8) });
     assert_eq!(rule(&[0x10, 6, 2, 0x70, 0]), Rule { bp: bp::LOST, ..sp(8) });
-    // CFA in r11; 600 000 bytes away; beyond 32 bits.
-    assert_eq!(rule(&[0x0c, 11, 8]), Rule::NONE);
+    // CFA in r11, in rax by an expression, in a register that no interrupt keeps.
+    let register = |number, cfa_offset| Rule { cfa: cfa::REGISTER + number, cfa_offset, ..Rule::NONE };
+    assert_eq!(rule(&[0x0c, 11, 8]), register(11, 8));
+    assert_eq!(rule(&[0x0f, 2, 0x70, 8]), register(0, 8));
+    assert_eq!(rule(&[0x0c, 17, 8]), Rule::NONE);
+    // 600 000 bytes away; beyond 32 bits.
     assert_eq!(rule(&[0x0e, 0xc0, 0xcf, 0x24]), sp(600_000));
     assert_eq!(rule(&[0x0e, 0x80, 0x80, 0x80, 0x80, 0x10]), Rule::NONE);
     // *(rbp - 40), *(rsp + 16) + 64, *(rsp + 65536): the last does not fit.
@@ -112,6 +116,10 @@ fn forms_are_told_apart() {
     assert_eq!(rule(&[0x0f, 3, 0x76, 0x58, 0x06]), deref(cfa::DEREF_BP, halves(-40, 0)));
     assert_eq!(rule(&[0x0f, 5, 0x77, 16, 0x06, 0x23, 64]), deref(cfa::DEREF_SP, halves(16, 64)));
     assert_eq!(rule(&[0x0f, 5, 0x77, 0x80, 0x80, 4, 0x06]), Rule::NONE);
+    // *(rsp + 8 * r9 + 8) + 8; by a factor of 4.
+    let indexed = |factor: u8| [0x0f, 10, 0x77, 8, 0x79, 0, 0x30 + factor, 0x1e, 0x22, 0x06, 0x23, 8];
+    assert_eq!(rule(&indexed(8)), deref(cfa::INDEXED + 9, halves(8, 8)));
+    assert_eq!(rule(&indexed(4)), Rule::NONE);
     // Lazy PLT entries, both thresholds.
     for threshold in [10, 11] {
         let expression = [0x77, 8, 0x80, 0, 0x3f, 0x1a, 0x30 + threshold, 0x2a, 0x33, 0x24, 0x22];

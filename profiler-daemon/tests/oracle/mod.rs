@@ -59,7 +59,11 @@ impl Tally {
                 Says::BpLost(rule) => found == Rule { bp: bp::LOST, bp_offset: 0, ..rule },
                 Says::NotExpressed(_) => found == Rule::NONE,
                 Says::SomeExpression => {
-                    matches!(found.cfa, cfa::NONE | cfa::PLT | cfa::SIGNAL | cfa::DEREF_SP | cfa::DEREF_BP)
+                    matches!(
+                        found.cfa,
+                        cfa::NONE | cfa::PLT | cfa::SIGNAL | cfa::DEREF_SP | cfa::DEREF_BP | cfa::INDEXED
+                            ..=cfa::LAST_INDEXED
+                    )
                 }
                 Says::SomeBp(rule) => {
                     (found.cfa, found.cfa_offset) == (rule.cfa, rule.cfa_offset)
@@ -122,6 +126,7 @@ pub(crate) fn plain(cfa_register: u16, cfa_offset: i64, bp_at: Option<i64>) -> S
     let kind = match cfa_register {
         7 => cfa::SP,
         6 => cfa::BP,
+        0..16 => cfa::REGISTER + cfa_register as u8,
         _ => return Says::NotExpressed("CFA in another register"),
     };
     let Ok(cfa_offset) = i32::try_from(cfa_offset) else { return Says::NotExpressed("offset too large") };

@@ -129,9 +129,7 @@ fn why_not(frame: &Section<'_>, row: &UnwindTableRow<usize>) -> Option<&'static 
         return Some("return address elsewhere");
     }
     match row.cfa() {
-        CfaRule::RegisterAndOffset { register, .. }
-            if usize::from(register.0) != SP && usize::from(register.0) != BP =>
-        {
+        CfaRule::RegisterAndOffset { register, .. } if usize::from(register.0) >= RA => {
             Some("CFA in another register")
         }
         CfaRule::RegisterAndOffset { offset, .. } => {
@@ -176,6 +174,15 @@ impl Machine {
             cfa::PLT => sp + 8 + if (self.registers[RA] & 15) as i32 >= rule.cfa_offset { 8 } else { 0 },
             cfa::DEREF_SP => self.memory(sp.wrapping_add_signed(low)).wrapping_add_signed(high),
             cfa::DEREF_BP => self.memory(bp.wrapping_add_signed(low)).wrapping_add_signed(high),
+            kind @ cfa::REGISTER..=cfa::LAST_REGISTER => {
+                let register = self.registers[usize::from(kind - cfa::REGISTER)];
+                register.wrapping_add_signed(rule.cfa_offset.into())
+            }
+            kind @ cfa::INDEXED..=cfa::LAST_INDEXED => {
+                let index = self.registers[usize::from(kind - cfa::INDEXED)];
+                let at = sp.wrapping_add(index.wrapping_mul(8)).wrapping_add_signed(low);
+                self.memory(at).wrapping_add_signed(high)
+            }
             cfa::SIGNAL => {
                 let at = |offset| self.memory(sp + offset);
                 return Caller::There(at(160), Some(at(120)), at(168));

@@ -8,6 +8,12 @@ use profiler_common::unwind::Rule;
 
 use super::{Row, Says, plain};
 
+/// How registers are called, by DWARF's numbers.
+const NAMES: [&str; 16] = [
+    "rax", "rdx", "rcx", "rbx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
+    "r15",
+];
+
 /// What a function starts with whose common entry says nothing.
 const NOTHING: Says = Says::NotExpressed("nothing said");
 
@@ -85,11 +91,7 @@ fn says(cfa: &str, bp: Option<&str>, ra: Option<&str>) -> Says {
         return Says::SomeExpression;
     }
     let at = cfa.find(['+', '-']).unwrap();
-    let register = match &cfa[..at] {
-        "rsp" => 7,
-        "rbp" => 6,
-        _ => u16::MAX,
-    };
+    let register = NAMES.iter().position(|&name| name == &cfa[..at]).map_or(u16::MAX, |at| at as u16);
     let offset = cfa[at..].parse().unwrap();
     // `u` stands for undefined and for not spoken of, which compilers mean here.
     match bp {

@@ -13,15 +13,17 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::api::{Endpoints, Listener, ServeError, Services, Webhook, bind, serve};
 use crate::bundle::{self, Bundles};
-use crate::capture::{BoxFuture, Captures, Limits, Recorder, RecorderError, ResolveError, TargetSpec};
+use crate::capture::{
+    BoxFuture, Captures, Limits, Recorder, RecorderError, Recording, ResolveError, TargetSpec,
+};
 use crate::model::{
-    Activity, Finding, Frame, FrameKind, HostFacts, KindLoss, KindQuality, Labels, Pid, Pressure, Profile,
-    ProfileKind, Severity, StackQuality, Stage, Status, Target, TimeRange, Value, Window,
+    Activity, Detail, Finding, Frame, FrameKind, HostFacts, KindLoss, KindQuality, Labels, Pid, Pressure,
+    Profile, ProfileKind, Severity, StackQuality, Stage, Status, Target, TimeRange, Value, Window,
 };
 use crate::store::{Store, StoreOptions};
 use crate::trigger::{self, Triggers};
 
-/// What the webhook wants to be shown.
+/// What the webhook and `/flamegraph` want to be shown.
 pub(super) const TOKEN: &str = "0123456789abcdef";
 
 /// A served API.
@@ -43,6 +45,7 @@ impl Server {
         Self::with_webhook(true).await
     }
 
+    /// With or without a token for the webhook and for flame graphs.
     pub(super) async fn with_webhook(webhook: bool) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let socket = directory.path().join("run/profiler.sock");
@@ -70,6 +73,7 @@ impl Server {
         let bundles = Arc::new(Bundles::new(bundles, Arc::clone(&captures), Arc::clone(&store)));
         let options = trigger::Options {
             duration: Duration::from_secs(1),
+            wakers: true,
             cooldown: Duration::from_secs(900),
             max_per_hour: 3,
             targets: ["pid=pid", "comm=comm", "container=container"]
@@ -78,13 +82,14 @@ impl Server {
             host_without_target: false,
         };
         let triggers = Arc::new(Triggers::new(Arc::clone(&captures), Arc::clone(&bundles), options));
-        let token = TOKEN.parse().expect("a token");
+        let token: crate::config::Secret = TOKEN.parse().expect("a token");
         let services = Services {
             store: Arc::clone(&store),
             captures,
             windows: windows.clone(),
             host: Arc::new(host),
             bundles,
+            http_token: webhook.then(|| token.clone()),
             webhook: webhook.then_some(Webhook { token, triggers }),
             status: Arc::new(status),
             findings: Arc::new(vec![Finding {
@@ -126,7 +131,7 @@ pub(super) fn window(rows: &[(&str, u64)]) -> Window {
             source: None,
             named: true,
         };
-        let value = Value { count, ns: count * 10_000_000 };
+        let value = Value::exact(count, count * 10_000_000);
         profile.add_row(&Arc::new(labels), Activity::OnCpu, &[Arc::new(frame)], value);
     }
     profile.quality = StackQuality {
@@ -167,6 +172,8 @@ fn status() -> Status {
         on_cpu_frequency_hz: 99.0,
         off_cpu_active: false,
         off_cpu_period: None,
+        cost: crate::model::RecordingCost::default(),
+        thread_share: 0,
         on_cpu_samples: 0,
         off_cpu_intervals: 0,
         loss,
@@ -177,6 +184,7 @@ fn status() -> Status {
         oldest: None,
         newest: None,
         captures_running: 0,
+        captures: crate::model::CaptureCounts::default(),
         unwinding: crate::model::Unwinding::default(),
     }
 }
@@ -205,22 +213,26 @@ impl Recorder for Fake {
         session: u64,
         _kind: ProfileKind,
         _target: Target,
-        _min_block_ns: u64,
-    ) -> BoxFuture<'_, Result<oneshot::Receiver<Profile>, RecorderError>> {
+        _detail: Detail,
+    ) -> BoxFuture<'_, Result<Recording, RecorderError>> {
         let (sender, receiver) = oneshot::channel();
         self.open.lock().expect("lock").insert(session, sender);
-        Box::pin(async move { Ok(receiver) })
+        Box::pin(async move { Ok(Recording { profile: receiver, usage: Arc::default() }) })
     }
 
     fn stop(&self, session: u64) -> BoxFuture<'_, ()> {
         let sender = self.open.lock().expect("lock").remove(&session);
         Box::pin(async move {
             let mut profile = Profile::new(ProfileKind::OffCpu);
-            let value = Value { count: 1, ns: 5_000_000 };
+            let value = Value::exact(1, 5_000_000);
             profile.add_row(&Arc::new(Labels::default()), Activity::RunQueue, &[], value);
             if let Some(sender) = sender {
                 let _nobody_waits = sender.send(profile);
             }
         })
+    }
+
+    fn cpu_time(&self) -> Duration {
+        Duration::ZERO
     }
 }

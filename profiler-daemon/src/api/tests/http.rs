@@ -3,12 +3,16 @@
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::harness::{Server, window};
+use super::harness::{Server, TOKEN, window};
 
 /// Status code, headers and body.
 async fn get(server: &Server, path: &str) -> (u16, String) {
+    get_with(server, path, &format!("Authorization: Bearer {TOKEN}\r\n")).await
+}
+
+async fn get_with(server: &Server, path: &str, headers: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(&server.http).await.expect("connects");
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).await.expect("sent");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.expect("an answer");
@@ -26,6 +30,26 @@ async fn health_readiness_and_metrics() {
     let (code, metrics) = get(&server, "/metrics").await;
     assert!(code == 200 && metrics.ends_with("# EOF\n"), "{metrics}");
     assert_eq!(get(&server, "/nothing").await.0, 404);
+}
+
+#[tokio::test]
+async fn flame_graphs_are_for_those_who_show_the_token() {
+    let server = Server::start().await;
+    server.store.insert(window(&[("nginx", 3)]));
+    for headers in
+        ["", "Authorization: Bearer 0123456789abcdeX\r\n", "Authorization: Basic 0123456789abcdef\r\n"]
+    {
+        let (code, answer) = get_with(&server, "/flamegraph", headers).await;
+        assert!(code == 401 && answer.to_lowercase().contains("www-authenticate: bearer"), "{answer}");
+        assert!(!answer.contains("nginx"), "{answer}");
+    }
+    assert_eq!(get(&server, "/flamegraph").await.0, 200);
+    // What says nothing of what runs here needs none.
+    assert_eq!(get_with(&server, "/metrics", "").await.0, 200);
+    let server = Server::with_webhook(false).await;
+    server.store.insert(window(&[("nginx", 3)]));
+    let (code, answer) = get(&server, "/flamegraph").await;
+    assert!(code == 404 && answer.contains("http_token_file"), "{answer}");
 }
 
 #[tokio::test]

@@ -106,8 +106,11 @@ async fn side(args: &DiffArgs, operand: &Operand) -> Result<(Side, String), Fail
 async fn fetched(args: &DiffArgs, operand: &Operand) -> Result<(Side, String), Failure> {
     let daemon = Daemon::connect(&args.reach.connect).await?;
     let until = Instant::now() + RENDER_DEADLINE;
-    let question =
-        QueryRequest { selection: Some(selection(args, operand)), format: proto::Format::Json.into() };
+    let question = QueryRequest {
+        selection: Some(selection(args, operand)),
+        format: proto::Format::Json.into(),
+        wakers: false,
+    };
     let mut profiles = daemon.profiles();
     let mut parts =
         daemon.answer(RENDER_DEADLINE, profiles.query(request(question, RENDER_DEADLINE))).await?;

@@ -17,6 +17,7 @@ fn half(tid: u32, sequence: u32, site: u32, follows: bool) -> Half {
         user: Box::new([1]),
         flags: StackFlags { user_missing: true, ..StackFlags::default() },
         measure: Measure::OnCpu { period_ns: u64::from(sequence) },
+        waker: None,
     };
     Half { sample, site, sequence, follows }
 }
@@ -95,4 +96,52 @@ fn patience_and_room_end() {
     assert_eq!(count, 10, "the oldest make room");
     join.release(MonoNs(PATIENCE_NS + 20), |_| count += 1);
     assert_eq!(count, 20, "those of before 20 ns");
+}
+
+fn woken(tid: u32, sequence: u32) -> Woken {
+    let RawSample { time, process, comm, kernel, user, flags, .. } = half(tid, sequence, 7, true).sample;
+    let waker = RawWaker { time, process, tid: Tid(99), comm, kernel, user, flags };
+    Woken { process, tid: Tid(tid), sequence, waker }
+}
+
+/// An interval of a thread; whether a waker was there for it.
+fn has_waker(join: &mut Join, tid: u32, sequence: u32, open: bool) -> bool {
+    let measure = Measure::OffCpu {
+        blocked_ns: 1,
+        run_queue_ns: 0,
+        preempted_ns: 0,
+        state: crate::model::TaskState::Interruptible,
+        wait: crate::model::Wait::Other,
+        sequence,
+        open,
+        sampled: crate::model::Sampled::default(),
+    };
+    let mut sample = RawSample { measure, ..half(tid, sequence, 7, true).sample };
+    join.give_waker(&mut sample);
+    sample.waker.is_some_and(|waker| waker.tid == Tid(99))
+}
+
+#[test]
+fn a_waker_belongs_to_one_interval_of_one_thread() {
+    let mut join = Join::default();
+    join.woken(woken(1, 5));
+    assert!(!has_waker(&mut join, 1, 4, false), "another interval");
+    assert!(!has_waker(&mut join, 2, 5, false), "another thread");
+    assert!(has_waker(&mut join, 1, 5, true), "woken, but it has not run yet");
+    assert!(has_waker(&mut join, 1, 5, false));
+    assert!(!has_waker(&mut join, 1, 5, false), "used up");
+    assert_eq!(join.take_wakers_lost(), 0);
+}
+
+#[test]
+fn wakers_without_an_interval_are_bounded_and_counted() {
+    let mut join = Join::default();
+    for tid in 0..MAX_WAKERS as u32 + 3 {
+        join.woken(woken(tid, 5));
+    }
+    assert_eq!(join.take_wakers_lost(), 3, "no room");
+    join.woken(woken(1, 6));
+    assert_eq!(join.take_wakers_lost(), 1, "overtaken by the next one");
+    join.release(MonoNs(WAKER_PATIENCE_NS + 6), drop);
+    assert_eq!((join.take_wakers_lost(), join.wakers.len()), (MAX_WAKERS as u64 - 1, 1));
 }

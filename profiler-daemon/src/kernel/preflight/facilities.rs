@@ -1,4 +1,4 @@
-//! What the kernel offers: BTF, symbols, the JIT, a hardware clock, cgroups, pressure, tracefs.
+//! What the kernel offers: BTF, symbols, the JIT, cgroups, pressure, tracefs.
 
 use std::fs;
 
@@ -12,7 +12,6 @@ pub(super) fn check(host: &Host, findings: &mut Vec<Finding>) {
     findings.push(btf(host));
     findings.push(jit(host));
     findings.push(kernel_symbols(host));
-    findings.push(sampling_clock(host));
     findings.push(cgroup(host));
     findings.push(pressure(host));
     findings.push(tracefs(host));
@@ -74,17 +73,6 @@ fn kernel_symbols(host: &Host) -> Finding {
             "sysctl kernel.kptr_restrict=1",
         ),
         _ => warning(CHECK, message, "grant CAP_SYSLOG"),
-    }
-}
-
-fn sampling_clock(host: &Host) -> Finding {
-    const CHECK: &str = "sampling-clock";
-    let devices = host.sys.join("bus/event_source/devices");
-    // Hybrid processors have one PMU a core type instead of `cpu`.
-    if ["cpu", "cpu_core"].iter().any(|pmu| devices.join(pmu).exists()) {
-        ok(CHECK, "cycles: a hardware PMU is there")
-    } else {
-        ok(CHECK, "cpu-clock: no hardware PMU, code that masks interrupts shows where it unmasks them")
     }
 }
 

@@ -5,10 +5,10 @@ use std::fmt;
 use super::{Host, error, ok, warning};
 use crate::model::Finding;
 
-/// Oldest kernel on which everything works.
-const FULL: KernelVersion = KernelVersion(5, 15, 0);
-/// Oldest kernel on which anything works: frame-pointer stacks only.
-const OLDEST: KernelVersion = KernelVersion(5, 10, 0);
+/// Oldest kernel that has all the programs call: `bpf_task_pt_regs` came with it.
+const OLDEST: KernelVersion = KernelVersion(5, 15, 0);
+/// Oldest kernel to which a distribution has brought those (RHEL 9): loading tells.
+const PATCHED: KernelVersion = KernelVersion(5, 14, 0);
 
 /// `major.minor.patch` of a kernel; a release without a patch number counts as patch 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,22 +53,19 @@ fn version(release: &str) -> Finding {
             "mount /proc where the profiler runs",
         );
     };
-    if version >= FULL {
+    if version >= OLDEST {
         ok(CHECK, format!("Linux {release}"))
-    } else if version >= OLDEST {
+    } else if version >= PATCHED && release.contains(".el9") {
         warning(
             CHECK,
-            format!(
-                "Linux {release} is older than {FULL}: user stacks need frame pointers, and parts of the \
-                 off-CPU picture may be missing"
-            ),
-            format!("boot a kernel from {FULL} on"),
+            format!("Linux {release} is older than {OLDEST}: it runs the programs if it has what they call"),
+            format!("boot a kernel from {OLDEST} on if loading them fails"),
         )
     } else {
         error(
             CHECK,
             format!("Linux {release} is older than {OLDEST}, the oldest kernel that can run the programs"),
-            format!("boot a kernel from {FULL} on"),
+            format!("boot a kernel from {OLDEST} on"),
         )
     }
 }

@@ -4,7 +4,6 @@
 //! take the two roots as a parameter, so that tests can show them hosts of any kind.
 
 mod capabilities;
-mod explain;
 mod facilities;
 mod kernel_version;
 mod limits;
@@ -16,8 +15,6 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use crate::model::{Finding, Severity};
-
-pub use explain::{KernelCall, explain_load_error};
 
 /// Most bytes read of any one file: `/proc/kallsyms` alone has more than 10 MiB.
 const READ_LIMIT: u64 = 1 << 20;

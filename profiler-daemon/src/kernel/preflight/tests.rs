@@ -42,7 +42,6 @@ impl Fake {
         fake.namespace("user", 4_026_531_837);
         fake.write(&fake.host.sys, "kernel/btf/vmlinux", &0xEB9F_u16.to_ne_bytes());
         fake.sys("kernel/security/lockdown", "none [integrity] confidentiality\n");
-        fake.sys("bus/event_source/devices/cpu/type", "4\n");
         fake
     }
 
@@ -125,9 +124,9 @@ fn kernel_versions() {
         ("7.3.4+deb13-amd64", Ok),
         ("6.18-rc3", Ok),
         ("5.15.0", Ok),
-        ("5.14.21", Warning),
-        ("5.10.0-32-amd64", Warning),
-        ("5.9.16", Error),
+        ("5.14.21", Error),
+        ("5.14.0-503.15.1.el9_5.x86_64", Warning),
+        ("5.10.0-32-amd64", Error),
         ("4.19.0", Error),
         ("nonsense", Error),
     ] {
@@ -272,16 +271,6 @@ fn hidden_kernel_symbols_name_the_cause() {
 }
 
 #[test]
-fn sampling_clock_follows_the_pmu() {
-    let fake = Fake::new();
-    fake.expect("sampling-clock", Ok, "cycles");
-    fs::remove_dir_all(fake.host.sys.join("bus/event_source/devices/cpu")).expect("removed");
-    fake.expect("sampling-clock", Ok, "cpu-clock");
-    fake.sys("bus/event_source/devices/cpu_core/type", "4\n");
-    fake.expect("sampling-clock", Ok, "cycles");
-}
-
-#[test]
 fn cgroup_hierarchies() {
     const V1: &str = "32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n";
     let fake = Fake::new();
@@ -324,24 +313,6 @@ fn locked_memory_counts_before_5_11_only() {
     fake.expect("memlock", Warning, "65536 bytes");
     fake.proc("self/limits", "Max locked memory         unlimited  unlimited  bytes\n");
     fake.expect("memlock", Ok, "not limited");
-}
-
-#[test]
-fn refused_calls_name_what_is_at_fault() {
-    let fake = Fake::new();
-    let explain = |call, errno| explain_load_error(call, errno, &check(&fake.host));
-    assert!(explain(KernelCall::Bpf, libc::EPERM).contains("system call filter"));
-    assert!(explain(KernelCall::Bpf, libc::EACCES).contains("verifier"));
-    assert!(explain(KernelCall::PerfEventOpen, libc::EINVAL).contains("perf_event_max_sample_rate"));
-    assert!(explain(KernelCall::PerfEventOpen, libc::ENOENT).contains("no such hardware event"));
-    assert!(explain(KernelCall::Bpf, libc::EMFILE).contains("LimitNOFILE"));
-
-    fake.proc("sys/kernel/perf_event_paranoid", "4");
-    assert!(explain(KernelCall::PerfEventOpen, libc::EACCES).contains("perf_event_paranoid is 4"));
-    assert!(!explain(KernelCall::Bpf, libc::EPERM).contains("paranoid"));
-    fake.capabilities(0);
-    assert!(explain(KernelCall::Bpf, libc::EPERM).contains("missing CAP_BPF or CAP_SYS_ADMIN"));
-    assert!(explain(KernelCall::PerfEventOpen, libc::EPERM).contains("missing CAP_PERFMON or CAP_SYS_ADMIN"));
 }
 
 #[test]

@@ -181,26 +181,73 @@ fn a_process_without_room_for_its_list_is_unknown_not_wrong() {
     let Some(mut tables) = tables() else { return };
     tables.publish(id(7, 1), &[mapping(0x1000)]).unwrap();
     // Lists of the greatest length, until none fits.
-    let long: Vec<Mapping> = (0..u64::from(MAX_MAPPINGS)).map(|index| mapping(0x10_000 * index)).collect();
-    let refused = (100..).find_map(|pid| tables.publish(id(pid, 1), &long).err().map(|error| (pid, error)));
+    let long = |pid: u32| -> Vec<Mapping> {
+        (0..u64::from(MAX_MAPPINGS)).map(|index| mapping(0x10_000 * index + u64::from(pid))).collect()
+    };
+    let refused =
+        (100..).find_map(|pid| tables.publish(id(pid, 1), &long(pid)).err().map(|error| (pid, error)));
     let (pid, error) = refused.unwrap();
     assert_eq!(error, NoRoom(MAX_MAPPINGS.into(), "mappings"));
     assert!(entry(&tables, pid).is_none());
-    assert_eq!(tables.publish(id(7, 1), &long), Err(error));
+    let starts = |pid| -> Vec<u64> { long(pid).iter().map(|mapping| mapping.start).collect() };
+    // Among them are some that lie in two pieces that are mapped one after the other.
+    assert!((100..pid).all(|pid| listed(&tables, pid) == starts(pid)));
+    assert_eq!(tables.publish(id(7, 1), &long(7)), Err(error));
     assert!(entry(&tables, 7).is_none(), "its old list holds no more");
     // When others go there is room.
     tables.forget(id(100, 1));
     tables.collect();
-    tables.publish(id(7, 1), &long).unwrap();
+    tables.publish(id(7, 1), &long(7)).unwrap();
     assert_eq!(listed(&tables, 7).len(), MAX_MAPPINGS as usize);
 }
 
 #[test]
-fn more_rules_than_a_row_can_name_become_no_rule() {
+fn processes_that_map_the_same_share_a_list() {
     let Some(mut tables) = tables() else { return };
-    let ids: Vec<u16> = (0..70_000).map(|offset| tables.rule_id(rule(offset))).collect();
-    assert!(ids.iter().take(65_535).all(|&id| id != 0));
-    assert!(ids.iter().skip(65_535).all(|&id| id == 0));
-    assert_eq!(number(&tables.rules, ids[1000].into()), rule(1000).pack());
-    assert_eq!(tables.rule_id(rule(1000)), ids[1000], "known ones are found again");
+    let same = [mapping(0x1000), mapping(0x3000)];
+    for pid in 7..1000 {
+        tables.publish(id(pid, 1), &same).unwrap();
+    }
+    tables.publish(id(7, 1), &same).unwrap();
+    assert_eq!(tables.lists.len(), 1, "{:?}", tables.lists);
+    for pid in 7..999 {
+        tables.forget(id(pid, 1));
+        assert!(tables.retired_lists.is_empty());
+    }
+    assert_eq!(listed(&tables, 999), [0x1000, 0x3000]);
+    let list = entry(&tables, 999).unwrap().list;
+    tables.forget(id(999, 1));
+    // Nobody's any more: whoever comes now gets another one, since this one's room may go.
+    tables.publish(id(7, 1), &same).unwrap();
+    assert_ne!(entry(&tables, 7).unwrap().list, list);
+    tables.collect();
+    assert_eq!((tables.lists.len(), listed(&tables, 7)), (1, vec![0x1000, 0x3000]));
+}
+
+#[test]
+fn one_file_does_not_take_the_rules_of_others() {
+    let Some(mut tables) = tables() else { return };
+    let (pages, rows) = one_page(10);
+    let many = |first: i32| -> Vec<Rule> { (first..first + 8192).map(rule).collect() };
+    let too_many: Vec<Rule> = (0..8193).map(rule).collect();
+    assert_eq!(tables.install(&pages, &rows, &too_many), Err(NoRoom(8193, "rules")));
+    assert_eq!(tables.rule_ids.numbers.len(), 1, "the attempt that failed has left nothing behind");
+
+    let mut installed: Vec<InstalledTable> =
+        (0..7).map(|file| tables.install(&pages, &rows, &many(file * 8192)).unwrap()).collect();
+    // Some rules are left, not as many.
+    assert_eq!(tables.install(&pages, &rows, &many(100_000)), Err(NoRoom(8192, "rules")));
+    // Known ones take no more.
+    let same = tables.install(&pages, &rows, &many(0)).unwrap();
+    tables.remove(installed.remove(0));
+    tables.collect();
+    assert_eq!(tables.install(&pages, &rows, &many(100_000)), Err(NoRoom(8192, "rules")), "still in use");
+    tables.remove(same);
+    tables.collect();
+    let other = tables.install(&pages, &rows, &many(100_000)).unwrap();
+    let number_of = |tables: &Tables, table: &InstalledTable, index: usize| {
+        number(&tables.rules, table.rules[index].into())
+    };
+    assert_eq!(number_of(&tables, &other, 17), rule(100_017).pack());
+    assert_eq!(number_of(&tables, &installed[0], 17), rule(8192 + 17).pack(), "others keep theirs");
 }

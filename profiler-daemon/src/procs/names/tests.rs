@@ -135,3 +135,23 @@ fn hostile_files_give_no_names_and_no_harm() {
         A[..12]
     );
 }
+
+#[test]
+fn cgroups_are_found_by_the_names_of_what_runs_in_them() {
+    use crate::procs::find::{NamedPlace, search_place};
+    let (host, cgroups) = (Host::new(), tempfile::tempdir().unwrap());
+    let other = UID.replace("2b80", "3c91");
+    for (pod, uid, id) in [("web-7d4", UID, A), ("web-9x9", &*other, B)] {
+        host.write(&format!("var/log/containers/{pod}_shop_nginx-{id}.log"), "");
+        host.write(&format!("var/log/pods/shop_{pod}_{uid}/nginx/0.log"), "");
+        std::fs::create_dir_all(cgroups.path().join(format!("kubepods/pod{uid}/{id}"))).unwrap();
+    }
+    let find = |wanted| search_place(cgroups.path(), &mut host.names(), wanted, 3).unwrap();
+    let pod = NamedPlace { pod: Some("web-7d4"), ..NamedPlace::default() };
+    assert_eq!(find(pod), [format!("/kubepods/pod{UID}")]);
+    assert!(find(NamedPlace { namespace: Some("bank"), ..pod }).is_empty());
+    let container = NamedPlace { container: Some("nginx"), ..NamedPlace::default() };
+    assert_eq!(find(container).len(), 2, "two pods have one");
+    let one = NamedPlace { pod: Some("web-9x9"), namespace: Some("shop"), ..container };
+    assert_eq!(find(one), [format!("/kubepods/pod{other}/{B}")]);
+}

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::super::name;
 use super::{Cost, Diff, Normalize};
+use crate::model::Blocks;
 
 /// A frame whose share is not the same on both sides.
 #[derive(Clone, Debug, PartialEq)]
@@ -163,14 +164,16 @@ impl Diff {
             (value.ln(), (cost.squares + 0.5 * record * record) / (value * value))
         };
         let part = log(cost);
+        let sway = sway(&cost, &whole, record);
         match self.normalize {
             Normalize::Total => {
                 let squares = (whole.squares - cost.squares).max(0.0);
-                let rest = log(Cost { value: whole.value - cost.value.min(whole.value), squares });
-                (part.0 - rest.0, part.1 + rest.1)
+                let rest = whole.value - cost.value.min(whole.value);
+                let rest = log(Cost { value: rest, squares, ..Cost::default() });
+                (part.0 - rest.0, (part.1 + rest.1) * sway)
             }
-            Normalize::Time => (part.0 - facts.whole_time.unwrap_or(1.0).ln(), part.1),
-            Normalize::Work => part,
+            Normalize::Time => (part.0 - facts.whole_time.unwrap_or(1.0).ln(), part.1 * sway),
+            Normalize::Work => (part.0, part.1 * sway),
         }
     }
 
@@ -178,6 +181,30 @@ impl Diff {
     pub(super) fn side_without_counts(&self) -> Option<&str> {
         self.sides.iter().find(|side| !side.total.squares.is_finite()).map(|side| side.title.as_str())
     }
+}
+
+/// How much more a frame's share sways from stretch to stretch of its recording than independent
+/// records would make it, as a factor of the variance, at least 1: Pearson's statistic over its
+/// degrees of freedom, as for quasi-likelihoods. How a program comes to lie in memory, and what else
+/// runs on the machine, slow some functions more than others for a while; where a recording has several
+/// such whiles, that does not look like a change of the program.
+fn sway(cost: &Cost, whole: &Cost, record: f64) -> f64 {
+    let sum = |blocks: &Blocks| blocks.iter().map(|&block| block as f64).sum::<f64>();
+    let (part, all) = (sum(&cost.blocks), sum(&whole.blocks));
+    let share = part / all.max(f64::MIN_POSITIVE);
+    if part <= 0.0 || share >= 1.0 {
+        return 1.0;
+    }
+    // Blocks may be in another unit than values: what counts is how many records they stand for.
+    let record = record * all / whole.value.max(1) as f64;
+    let pairs = cost.blocks.iter().zip(&whole.blocks).filter(|(_, all)| **all > 0);
+    let (mut statistic, mut count) = (0.0, 0_u32);
+    for (&part, &all) in pairs {
+        let expected = share * all as f64;
+        statistic += (part as f64 - expected).powi(2) / (expected * (1.0 - share) * record);
+        count += 1;
+    }
+    if count > 2 { (statistic / f64::from(count - 1)).max(1.0) } else { 1.0 }
 }
 
 fn add(to: &mut [Cost; 2], cost: [Cost; 2]) {

@@ -8,8 +8,11 @@
 //! 3. It grew at all, beyond the noise of sampling: the lower bound of its growth is above zero.
 //!    Records are taken to come independently, which makes sums of them (compound) Poisson. The
 //!    bound is so wide that two equal programs pass 99 times of 100, whatever the number of frames
-//!    that are looked at (Bonferroni). Waits of one stack are taken to be equally long, so for
-//!    off-CPU profiles the noise is a lower bound.
+//!    that are looked at (Bonferroni). Where it is known how values are spread over a recording, shares
+//!    that sway more than independent records would have their noise widened by as much: so it is best
+//!    to record several starts of a program, since how it comes to lie in memory can make one of its
+//!    functions a tenth slower from its start to its end. Waits of one stack are taken to be equally
+//!    long, so for off-CPU profiles the noise is a lower bound.
 //!
 //! Frames that pass 2 but not 3 are counted as undecided: a longer recording would tell.
 

@@ -71,7 +71,7 @@ impl Side {
             waits |= stack.rsplit_once(';').is_some_and(|(_, leaf)| name::is_marker(leaf));
             let frames =
                 stack.split(';').map(|text| texts.insert_full(name::clean(text).into_owned()).0 as u32);
-            let cost = Cost { value, squares: value as f64 };
+            let cost = Cost { value, squares: value as f64, ..Cost::default() };
             rows.push(Row { frames: frames.collect(), cost });
         }
         let kind = waits.then_some(ProfileKind::OffCpu);

@@ -1,12 +1,14 @@
 //! Differences with known truth: planted growth, equal sides, all formats.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 
 use super::super::tests::{about, check, off_cpu_profile, on_cpu_profile, without_script};
 use super::super::{About, Format, render};
 use super::*;
+use crate::model::{Activity, BLOCKS, Frame, FrameKind, Labels, Profile, Span, Value};
 
 const GATE: Gate = Gate { fail_over: 0.05, min_share: 0.01 };
 
@@ -57,6 +59,39 @@ fn own_and_total_are_told_apart() {
     assert_eq!(diff.top_changes(1)[0].frame, "g");
     let order: Vec<String> = diff.top_changes(10).into_iter().map(|change| change.frame).collect();
     assert_eq!(order, ["g", "f", "main"], "growth first, shrinkage last");
+}
+
+/// A recording in twelve stretches, as it is read back from its file: so much of `f` in every other
+/// one, so much in those between them, and always as much of `rest`.
+fn recorded(f: [u64; 2]) -> Side {
+    let labels = Arc::new(Labels { comm: "p".into(), ..Labels::default() });
+    let mut profile = Profile::with_times(ProfileKind::OnCpu, SystemTime::UNIX_EPOCH);
+    for (name, amounts) in [("f", f), ("rest", [750; 2])] {
+        let (kind, named) = (FrameKind::User, true);
+        let frame = Frame { name: name.into(), kind, module: None, address: 0, source: None, named };
+        let stack = [Arc::new(frame)];
+        for block in 0..BLOCKS as i32 {
+            let amount = amounts[block as usize % 2];
+            let value = Value::exact(amount, amount * 10_000_000);
+            let row = profile.add_row(&labels, Activity::OnCpu, &stack, value);
+            profile.add_span(row, Span { start_ms: block, length_ms: 1, amount });
+        }
+    }
+    let mut json = Vec::new();
+    render(&profile, &about(), Format::Json, &mut json).unwrap();
+    Side::from_json("a.json", &String::from_utf8(json).unwrap()).unwrap()
+}
+
+#[test]
+fn a_share_that_sways_within_its_recording_is_less_sure() {
+    let judged = |base, with| {
+        let diff = Diff::between(recorded(base), recorded(with), Normalize::Total).unwrap();
+        let verdict = diff.judge(GATE).unwrap();
+        (verdict.failed.len(), verdict.undecided)
+    };
+    assert_eq!(judged([100, 100], [120, 120]), (1, 0), "steady on both sides");
+    assert_eq!(judged([100, 100], [0, 240]), (0, 1), "in every other stretch only");
+    assert_eq!(judged([0, 200], [120, 120]), (0, 1));
 }
 
 #[test]

@@ -121,7 +121,7 @@ fn inlined_frames_without_their_holder_stay_by_themselves() {
         |name: &str| u32::try_from(profile.frames().position(|frame| &*frame.name == name).unwrap()).unwrap();
     let (inlined, kernel) = (index("core::cmp::max"), index("do_syscall_64"));
     assert_eq!(profile.frame(inlined).kind, FrameKind::UserInlined);
-    let builder = Builder::new(&profile);
+    let builder = Builder::new(&profile, View::Waits);
     assert_eq!(builder.physical(&[inlined]), 1);
     assert_eq!(builder.physical(&[inlined, kernel]), 1);
     assert_eq!(builder.physical(&[kernel, inlined]), 1);

@@ -1,20 +1,25 @@
 //! The results of captures: what is known of one, and its profile with a dictionary of its own.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Damaged, Dictionary, Effort, Interner, format, nanos, pack, rows, time, unpack};
-use crate::model::{Pid, Profile, TimeRange};
+use super::{
+    Damaged, Dictionary, Effort, Interner, Table, Unwritable, format, nanos, pack, rows, time, unpack,
+};
+use crate::model::{Allowance, Pid, Profile, TimeRange};
 use crate::store::merge::Merger;
 use crate::store::{CaptureAbout, CaptureResult, StoredCapture, Summary};
 
 /// The segment that a profile's own dictionary is called by.
 const OWN: u64 = 0;
+/// Most rows of one value: at most 64 bytes each, so that no value comes near its limit.
+const MAX_ROWS: usize = 100_000;
 
-pub(in crate::store) fn write_capture(result: &CaptureResult) -> Result<Vec<u8>, Damaged> {
+pub(in crate::store) fn write_capture(result: &CaptureResult) -> Result<Vec<u8>, Unwritable> {
     let CaptureResult { id, range, profile: _, summary, about } = result;
-    let Summary { kind, total, records, range: _, covered, frequency_hz, loss, quality } = summary;
-    let CaptureAbout { pids, cgroup, duration, min_block, reason, cause, labels } = about;
+    let Summary { kind, total, total_error, records, range: _, covered, frequency_hz, loss, quality } =
+        summary;
+    let CaptureAbout { pids, cgroup, duration, min_block, wakers, allowance, reason, cause, labels } = about;
+    let Allowance { events_per_second, bytes, millicpus } = *allowance;
     let message = format::Capture {
         id: id.clone(),
         from: nanos(range.from),
@@ -26,12 +31,17 @@ pub(in crate::store) fn write_capture(result: &CaptureResult) -> Result<Vec<u8>,
         min_block_ns: length(*min_block),
         reason: reason.clone(),
         total: *total,
+        total_error: *total_error,
         records: *records,
         covered_ns: length(*covered),
         frequency_hz: *frequency_hz,
         quality: Some(rows::write_quality(quality)),
         loss: rows::write_loss(loss),
         cause: cause.clone(),
+        wakers: *wakers,
+        limit_events_per_second: events_per_second,
+        limit_bytes: bytes,
+        limit_millicpus: millicpus,
         labels: labels.iter().flat_map(|(name, value)| [name.clone(), value.clone()]).collect(),
     };
     pack(&message, Effort::Quick)
@@ -46,6 +56,7 @@ pub(in crate::store) fn read_capture(bytes: &[u8]) -> Result<StoredCapture, Dama
         summary: Summary {
             kind: rows::kind_of(message.kind)?,
             total: message.total,
+            total_error: if message.total_error.is_finite() { message.total_error } else { 0.0 },
             records: message.records,
             range,
             covered: Duration::from_nanos(message.covered_ns),
@@ -58,6 +69,12 @@ pub(in crate::store) fn read_capture(bytes: &[u8]) -> Result<StoredCapture, Dama
             cgroup: (!message.cgroup.is_empty()).then_some(message.cgroup),
             duration: Duration::from_nanos(message.duration_ns),
             min_block: Duration::from_nanos(message.min_block_ns),
+            wakers: message.wakers,
+            allowance: Allowance {
+                events_per_second: message.limit_events_per_second,
+                bytes: message.limit_bytes,
+                millicpus: message.limit_millicpus,
+            },
             reason: message.reason,
             cause: message.cause,
             labels: message
@@ -71,29 +88,68 @@ pub(in crate::store) fn read_capture(bytes: &[u8]) -> Result<StoredCapture, Dama
     })
 }
 
-/// A profile with its own dictionary, as a value.
-pub(in crate::store) fn bundle(profile: &Profile) -> Result<Vec<u8>, Damaged> {
+/// A profile with its own dictionary, as values of bounded size, at least one: pieces of the
+/// dictionary, then pieces of the rows.
+pub(in crate::store) fn bundle(profile: &Profile) -> Result<Vec<Vec<u8>>, Unwritable> {
     let mut interner = Interner::default();
     let table = interner.table(profile);
-    let message = format::Bundle { dictionary: interner.take_pieces(), rows: Some(table.message(OWN)) };
-    pack(&message, Effort::Thorough)
+    let mut values = Vec::new();
+    for piece in interner.take_pieces() {
+        let message = format::Bundle { dictionary: vec![piece], rows: None };
+        values.push(pack(&message, Effort::Thorough)?);
+    }
+    drop(interner);
+    let rows = table.sorted();
+    let mut chunks = rows.chunks(MAX_ROWS);
+    // The first also says what is known of the stacks and of what was lost, once.
+    let first = table.message(OWN, chunks.next().unwrap_or_default());
+    values.push(pack(&format::Bundle { dictionary: Vec::new(), rows: Some(first) }, Effort::Thorough)?);
+    let bare = Table::new(table.kind);
+    for chunk in chunks {
+        let rows = bare.message(OWN, chunk);
+        values.push(pack(&format::Bundle { dictionary: Vec::new(), rows: Some(rows) }, Effort::Thorough)?);
+    }
+    Ok(values)
 }
 
-pub(in crate::store) fn read_bundle(bytes: &[u8]) -> Result<Profile, Damaged> {
-    let message: format::Bundle = unpack(bytes)?;
-    let mut dictionary = Dictionary::default();
-    for piece in message.dictionary {
-        dictionary.append_message(piece)?;
+/// Reads the values of a [`bundle`], one after the other.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Bundle {
+    dictionary: Dictionary,
+    table: Option<Table>,
+}
+
+impl Bundle {
+    /// Adds the next value. After an error the bundle must not be used.
+    pub(in crate::store) fn append(&mut self, bytes: &[u8]) -> Result<(), Damaged> {
+        let message: format::Bundle = unpack(bytes)?;
+        for piece in message.dictionary {
+            self.dictionary.append_message(piece)?;
+        }
+        let Some(rows) = message.rows else { return Ok(()) };
+        let kind = rows::kind_of(rows.kind)?;
+        let is_first = self.table.is_none();
+        let table = self.table.get_or_insert_with(|| Table::new(kind));
+        if table.kind != kind {
+            return Err(Damaged::new("a profile is of two kinds"));
+        }
+        let rows::Beside { distributions, quality, loss } = rows::read_message(rows, |row, value| {
+            table.add(row, value);
+            Ok(())
+        })?;
+        if is_first {
+            (table.distributions, table.quality, table.loss) = (distributions, quality, loss);
+        }
+        rows::check_total(table.rows.values())
     }
-    let rows = message.rows.ok_or_else(|| Damaged::new("a profile has no rows"))?;
-    let mut merger = Merger::new(rows::kind_of(rows.kind)?);
-    let mut table = super::Table::new(rows::kind_of(rows.kind)?);
-    (table.quality, table.loss) = rows::read_message(rows, |row, value| {
-        table.rows.insert(row, value);
-        Ok(())
-    })?;
-    merger.add(&Arc::new(dictionary), &table)?;
-    Ok(merger.finish())
+
+    /// The profile, once all values were added.
+    pub(in crate::store) fn finish(self) -> Result<Profile, Damaged> {
+        let table = self.table.ok_or_else(|| Damaged::new("a profile has no rows"))?;
+        let mut merger = Merger::new(table.kind);
+        merger.add(&self.dictionary, &table)?;
+        Ok(merger.finish())
+    }
 }
 
 fn length(duration: Duration) -> u64 {

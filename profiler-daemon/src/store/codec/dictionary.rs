@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::{Damaged, Row, Table, format};
-use crate::model::{Frame, FrameKind, Labels, Module, Pid, Profile, SourceLine};
+use crate::model::{Frame, FrameKind, Labels, Module, Pid, Profile, SourceLine, WakerIds};
 
 /// Size of a piece at which the next one begins, in about bytes before compression.
 const PIECE: usize = 4 << 20;
@@ -223,11 +223,20 @@ impl Interner {
         let labels: Vec<u32> = profile.label_table().map(|labels| self.labels(labels)).collect();
         let mut table = Table::new(profile.kind());
         table.rows.reserve(profile.rows().len());
-        for (who, stack, activity, value) in profile.rows() {
-            if let (Some(&labels), Some(&stack)) = (labels.get(who as usize), stacks.get(stack as usize)) {
-                table.add(Row { labels, stack, activity }, value);
+        let ours = |who: u32, stack: u32| {
+            Some(WakerIds { labels: *labels.get(who as usize)?, stack: *stacks.get(stack as usize)? })
+        };
+        for (key, value) in profile.rows() {
+            let waker = key.waker.and_then(|waker| ours(waker.labels, waker.stack));
+            if let Some(WakerIds { labels, stack }) = ours(key.labels, key.stack) {
+                let row = Row { labels, stack, activity: key.activity, waker };
+                table.add(row, value);
+                table.order.push(row);
             }
         }
+        let mut here = |at: u32| labels.get(at as usize).copied();
+        // As many as the profile had: there is room.
+        table.distributions.merge(profile.distributions(), &mut here);
         table.quality = profile.quality;
         table.loss = profile.loss.clone();
         table

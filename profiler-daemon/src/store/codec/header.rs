@@ -34,6 +34,8 @@ pub(in crate::store) struct Part {
     pub(in crate::store) records: u64,
     /// Size of its rows on disk.
     pub(in crate::store) bytes: u64,
+    /// Size of its times on disk; 0: it has none.
+    pub(in crate::store) times_bytes: u64,
     /// Which time, in order and without overlap.
     pub(in crate::store) stretches: Vec<TimeRange>,
 }
@@ -44,6 +46,7 @@ impl Header {
             kind: rows::kind_number(part.kind),
             records: part.records,
             bytes: part.bytes,
+            times_bytes: part.times_bytes,
             from: part.stretches.iter().map(|range| nanos(range.from)).collect(),
             to: part.stretches.iter().map(|range| nanos(range.to)).collect(),
         });
@@ -79,6 +82,7 @@ impl Header {
                 kind: rows::kind_of(part.kind)?,
                 records: part.records,
                 bytes: part.bytes,
+                times_bytes: part.times_bytes,
                 stretches: stretches.map(|(from, to)| TimeRange { from: time(from), to: time(to) }).collect(),
             });
         }
@@ -88,6 +92,11 @@ impl Header {
             segment: window.segment,
             parts,
         })
+    }
+
+    /// Whether it keeps when the values of this kind came.
+    pub(in crate::store) fn has_times(&self, kind: ProfileKind) -> bool {
+        self.parts.iter().any(|part| part.kind == kind && part.times_bytes > 0)
     }
 
     /// Whether it has a profile of this kind.

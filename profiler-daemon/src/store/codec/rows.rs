@@ -5,8 +5,8 @@ use std::sync::{Mutex, PoisonError};
 
 use rustc_hash::FxHashMap;
 
-use super::{Damaged, Effort, format, pack, unpack};
-use crate::model::{Activity, Loss, ProfileKind, StackQuality, Stage, Value, Wait};
+use super::{Damaged, Effort, Unwritable, distributions, format, pack, unpack};
+use crate::model::{Activity, Distributions, Loss, ProfileKind, StackQuality, Stage, Value, Wait, WakerIds};
 
 /// Most that the records or nanoseconds of one value of rows can sum up to, so that sums of values
 /// cannot overflow. 320 000 threads make so many nanoseconds in an hour.
@@ -20,6 +20,8 @@ pub(in crate::store) struct Row {
     pub(in crate::store) labels: u32,
     pub(in crate::store) stack: u32,
     pub(in crate::store) activity: Activity,
+    /// Who ended the wait.
+    pub(in crate::store) waker: Option<WakerIds>,
 }
 
 /// The rows of one profile whose labels and stacks are ids of one dictionary.
@@ -27,13 +29,25 @@ pub(in crate::store) struct Row {
 pub(in crate::store) struct Table {
     pub(in crate::store) kind: ProfileKind,
     pub(in crate::store) rows: FxHashMap<Row, Value>,
+    /// The rows of a profile that was taken in, in its order.
+    pub(in crate::store) order: Vec<Row>,
+    pub(in crate::store) distributions: Distributions,
+    pub(in crate::store) quality: StackQuality,
+    pub(in crate::store) loss: Loss,
+}
+
+/// What a value of rows says beside them.
+#[derive(Clone, Debug, Default)]
+pub(in crate::store) struct Beside {
+    pub(in crate::store) distributions: Distributions,
     pub(in crate::store) quality: StackQuality,
     pub(in crate::store) loss: Loss,
 }
 
 impl Table {
     pub(in crate::store) fn new(kind: ProfileKind) -> Self {
-        Self { kind, rows: FxHashMap::default(), quality: StackQuality::default(), loss: Loss::default() }
+        let Beside { distributions, quality, loss } = Beside::default();
+        Self { kind, rows: FxHashMap::default(), order: Vec::new(), distributions, quality, loss }
     }
 
     pub(in crate::store) fn add(&mut self, row: Row, value: Value) {
@@ -41,16 +55,23 @@ impl Table {
         // What comes from a file may be anything.
         sum.count = sum.count.saturating_add(value.count);
         sum.ns = sum.ns.saturating_add(value.ns);
+        sum.variance_us2 = sum.variance_us2.saturating_add(value.variance_us2);
     }
 
     /// The table as a value.
-    pub(in crate::store) fn write(&self, segment: u64, effort: Effort) -> Result<Vec<u8>, Damaged> {
-        pack(&self.message(segment), effort)
+    pub(in crate::store) fn write(&self, segment: u64, effort: Effort) -> Result<Vec<u8>, Unwritable> {
+        pack(&self.message(segment, &self.sorted()), effort)
     }
 
-    pub(super) fn message(&self, segment: u64) -> format::Rows {
+    /// All rows in the order in which they are stored.
+    pub(super) fn sorted(&self) -> Vec<(&Row, &Value)> {
         let mut rows: Vec<(&Row, &Value)> = self.rows.iter().collect();
         rows.sort_unstable_by_key(|(row, _)| **row);
+        rows
+    }
+
+    /// Some of [`Self::sorted`] as a message, with what is known of all of them.
+    pub(super) fn message(&self, segment: u64, rows: &[(&Row, &Value)]) -> format::Rows {
         let unit_ns = rows.first().map_or(0, |(_, value)| value.ns / value.count.max(1));
         let mut message = format::Rows {
             kind: kind_number(self.kind),
@@ -58,10 +79,20 @@ impl Table {
             unit_ns,
             quality: Some(write_quality(&self.quality)),
             loss: write_loss(&self.loss),
+            distributions: Some(distributions::write(&self.distributions)),
             ..format::Rows::default()
         };
+        let woken = rows.iter().any(|(row, _)| row.waker.is_some());
+        let sampled = rows.iter().any(|(_, value)| value.variance_us2 > 0);
         let (mut labels, mut stack) = (0_u32, 0_u32);
         for (row, value) in rows {
+            if woken {
+                message.waker_labels.push(row.waker.map_or(0, |waker| waker.labels + 1));
+                message.waker_stack.push(row.waker.map_or(0, |waker| waker.stack + 1));
+            }
+            if sampled {
+                message.variance_us2.push(distributions::rounded(value.variance_us2));
+            }
             message.labels.push(row.labels.wrapping_sub(labels) as i32);
             message.stack.push(row.stack.wrapping_sub(stack) as i32);
             message.activity.push(activity_number(row.activity));
@@ -80,7 +111,7 @@ pub(in crate::store) fn read_rows(
     kind: ProfileKind,
     segment: u64,
     each: impl FnMut(Row, Value) -> Result<(), Damaged>,
-) -> Result<(StackQuality, Loss), Damaged> {
+) -> Result<Beside, Damaged> {
     let message: format::Rows = unpack(bytes)?;
     if kind_of(message.kind)? != kind || message.segment != segment {
         return Err(Damaged::new("rows are not those of this window"));
@@ -91,18 +122,25 @@ pub(in crate::store) fn read_rows(
 pub(super) fn read_message(
     message: format::Rows,
     mut each: impl FnMut(Row, Value) -> Result<(), Damaged>,
-) -> Result<(StackQuality, Loss), Damaged> {
+) -> Result<Beside, Damaged> {
     let length = message.labels.len();
     let others = [message.stack.len(), message.activity.len(), message.count.len(), message.rest_ns.len()];
-    if others.iter().any(|&other| other != length) {
+    let wakers = [message.waker_labels.len(), message.waker_stack.len()];
+    let wakers_fit = wakers == [0; 2] || wakers == [length; 2];
+    // Only where something was sampled.
+    let variances = message.variance_us2.len();
+    let variances_fit = variances == 0 || variances == length;
+    if others.iter().any(|&other| other != length) || !wakers_fit || !variances_fit {
         return Err(Damaged::new("columns of rows differ in length"));
     }
     let (mut labels, mut stack) = (0_u32, 0_u32);
     let mut total = Value::default();
     let columns = message.labels.iter().zip(&message.stack).zip(&message.activity);
-    for (((&labels_step, &stack_step), &activity), (&count, &rest_ns)) in
-        columns.zip(message.count.iter().zip(&message.rest_ns))
+    let values = message.count.iter().zip(&message.rest_ns);
+    for (at, (((&labels_step, &stack_step), &activity), (&count, &rest_ns))) in
+        columns.zip(values).enumerate()
     {
+        let variance_us2 = message.variance_us2.get(at).copied().unwrap_or_default();
         labels = labels.wrapping_add(labels_step as u32);
         stack = stack.wrapping_add(stack_step as u32);
         let activity = activity_of(activity)?;
@@ -112,9 +150,36 @@ pub(super) fn read_message(
         if total.count > MAX_TOTAL || total.ns > MAX_TOTAL {
             return Err(Damaged::new("values are too large"));
         }
-        each(Row { labels, stack, activity }, Value { count, ns })?;
+        let waker = waker_of(message.waker_labels.get(at), message.waker_stack.get(at))?;
+        each(Row { labels, stack, activity, waker }, Value { count, ns, variance_us2 })?;
     }
-    Ok((read_quality(message.quality)?, read_loss(&message.loss)?))
+    Ok(Beside {
+        distributions: distributions::read(message.distributions)?,
+        quality: read_quality(message.quality)?,
+        loss: read_loss(&message.loss)?,
+    })
+}
+
+/// Ids plus 1; 0, or no column at all, is nobody.
+fn waker_of(labels: Option<&u32>, stack: Option<&u32>) -> Result<Option<WakerIds>, Damaged> {
+    match (labels.copied().unwrap_or(0), stack.copied().unwrap_or(0)) {
+        (0, 0) => Ok(None),
+        (0, _) | (_, 0) => Err(Damaged::new("a waker has no labels or no stack")),
+        (labels, stack) => Ok(Some(WakerIds { labels: labels - 1, stack: stack - 1 })),
+    }
+}
+
+/// Refuses values whose sum is more than threads can spend.
+pub(super) fn check_total<'a>(values: impl Iterator<Item = &'a Value>) -> Result<(), Damaged> {
+    let mut total = Value::default();
+    for value in values {
+        total.count = total.count.saturating_add(value.count);
+        total.ns = total.ns.saturating_add(value.ns);
+    }
+    if total.count > MAX_TOTAL || total.ns > MAX_TOTAL {
+        return Err(Damaged::new("values are too large"));
+    }
+    Ok(())
 }
 
 pub(super) fn kind_number(kind: ProfileKind) -> u32 {
@@ -134,7 +199,7 @@ pub(super) fn kind_of(number: u32) -> Result<ProfileKind, Damaged> {
     }
 }
 
-fn activity_number(activity: Activity) -> u32 {
+pub(super) fn activity_number(activity: Activity) -> u32 {
     match activity {
         Activity::OnCpu => 0,
         Activity::RunQueue => 1,
@@ -146,7 +211,7 @@ fn activity_number(activity: Activity) -> u32 {
     }
 }
 
-fn activity_of(number: u32) -> Result<Activity, Damaged> {
+pub(super) fn activity_of(number: u32) -> Result<Activity, Damaged> {
     Ok(match number {
         0 => Activity::OnCpu,
         1 => Activity::RunQueue,
@@ -175,6 +240,11 @@ pub(super) fn write_quality(quality: &StackQuality) -> format::Quality {
         frames_unnamed_despite_symbols,
         user_borrowed,
         clock_period_ns,
+        clock_period_min_ns,
+        thread_share,
+        off_cpu_ns,
+        borrowed_ns,
+        missing_ns,
     } = *quality;
     format::Quality {
         records,
@@ -191,6 +261,11 @@ pub(super) fn write_quality(quality: &StackQuality) -> format::Quality {
         frames_unnamed_despite_symbols,
         user_borrowed,
         clock_period_ns,
+        clock_period_min_ns,
+        thread_share,
+        off_cpu_ns,
+        borrowed_ns,
+        missing_ns,
     }
 }
 
@@ -210,6 +285,11 @@ pub(super) fn read_quality(quality: Option<format::Quality>) -> Result<StackQual
         quality.frames_unnamed_despite_symbols,
         quality.user_borrowed,
         quality.clock_period_ns,
+        quality.clock_period_min_ns,
+        quality.thread_share,
+        quality.off_cpu_ns,
+        quality.borrowed_ns,
+        quality.missing_ns,
     ];
     if counts.iter().chain(&quality.stopped).any(|&count| count > MAX_TOTAL) {
         return Err(Damaged::new("counts of stacks are too large"));
@@ -237,6 +317,11 @@ pub(super) fn read_quality(quality: Option<format::Quality>) -> Result<StackQual
         frames_unnamed_despite_symbols: quality.frames_unnamed_despite_symbols,
         user_borrowed: quality.user_borrowed,
         clock_period_ns: quality.clock_period_ns,
+        clock_period_min_ns: quality.clock_period_min_ns,
+        thread_share: quality.thread_share,
+        off_cpu_ns: quality.off_cpu_ns,
+        borrowed_ns: quality.borrowed_ns,
+        missing_ns: quality.missing_ns,
     })
 }
 

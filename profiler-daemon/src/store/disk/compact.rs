@@ -25,6 +25,8 @@ const MAX_ROWS: usize = 500_000;
 /// Share of the allowed bytes that values may take, in eighths; the rest is what the database needs
 /// for itself and to write anew before it frees.
 const EIGHTHS: u64 = 7;
+/// Pieces of a dictionary above which they are put together.
+const SCATTERED: u32 = 8;
 /// Why a window's records are missing from later answers.
 const EVICTED: &str = "store full, window removed early";
 
@@ -39,6 +41,8 @@ struct Plan {
     rolled: Vec<(u32, Vec<(Key, Header)>)>,
     /// Dictionaries that no window uses.
     unused: Vec<u64>,
+    /// Dictionaries of hours that are over, in so many pieces that reading them takes long.
+    scattered: Vec<u64>,
 }
 
 impl Disk {
@@ -62,7 +66,17 @@ impl Disk {
             if !go_on() {
                 return Ok(());
             }
-            self.roll(*level, windows)?;
+            match self.roll(*level, windows) {
+                // They stay as they are.
+                Ok(()) | Err(StoreError::Unwritable { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        for &segment in &plan.scattered {
+            if !go_on() {
+                return Ok(());
+            }
+            self.gather(segment)?;
         }
         for &segment in &plan.unused {
             self.write(|writer, database| forget(writer, database, segment))?;
@@ -73,10 +87,14 @@ impl Disk {
     fn plan(&self, database: &Database) -> Result<Plan, Failure> {
         let transaction = database.begin_read()?;
         let mut windows = headers(&transaction)?;
-        let mut segments = BTreeMap::new();
+        let (mut segments, mut scattered) = (BTreeMap::new(), Vec::new());
         for segment in transaction.open_table(SEGMENTS)?.range::<u64>(..)? {
             let (segment, size) = segment?;
-            segments.insert(segment.value(), size.value().1);
+            let (pieces, bytes) = size.value();
+            segments.insert(segment.value(), bytes);
+            if pieces > SCATTERED {
+                scattered.push(segment.value());
+            }
         }
         let mut plan = Plan::default();
         let newest = windows.iter().map(|(_, header)| header.range.to).max();
@@ -96,6 +114,9 @@ impl Disk {
         let used: HashSet<u64> = windows.iter().map(|(_, header)| header.segment).collect();
         plan.unused = segments.keys().copied().filter(|segment| !used.contains(segment)).collect();
         segments.retain(|segment, _| used.contains(segment));
+        let hour = nanos(now) / HOUR_NS;
+        scattered.retain(|segment| write::hour_of(*segment) < hour && segments.contains_key(segment));
+        plan.scattered = scattered;
         self.make_room(&mut plan, &mut windows, segments);
         plan.rolled = groups(windows, now);
         Ok(plan)
@@ -127,6 +148,31 @@ impl Disk {
             }
         }
         plan.evicted = windows.drain(..gone).collect();
+    }
+
+    /// Makes few pieces of a dictionary's many: each window of its hour has added one.
+    fn gather(&self, segment: u64) -> Result<(), StoreError> {
+        let gathered = self.read(|database| {
+            let transaction = database.begin_read()?;
+            let size = write::size(&transaction, segment)?;
+            match dictionary(&transaction, segment) {
+                Ok(dictionary) => Ok(Some((size, repacked(&dictionary)?))),
+                // Queries say so.
+                Err(Failure::Damaged(_)) => Ok(None),
+                Err(other) => Err(other),
+            }
+        })?;
+        let Some((size, pieces)) = gathered else { return Ok(()) };
+        self.write(|writer, database| {
+            // A window that came late may have added to it meanwhile.
+            if writer.writes(segment) || write::size(&database.begin_read()?, segment)? != size {
+                return Ok(());
+            }
+            let transaction = database.begin_write()?;
+            write::replace(&transaction, segment, &pieces)?;
+            transaction.commit()?;
+            Ok(())
+        })
     }
 
     /// Makes one window of several of the same segment. They are read and merged while others
@@ -177,7 +223,7 @@ fn merge(database: &Database, windows: &[(Key, Header)]) -> Result<Option<Rolled
         for part in &header.parts {
             let kind = part.kind;
             let (table, whole) = kinds.entry(kind).or_insert_with(|| {
-                (Table::new(kind), Part { kind, records: 0, bytes: 0, stretches: Vec::new() })
+                (Table::new(kind), Part { kind, records: 0, bytes: 0, times_bytes: 0, stretches: Vec::new() })
             });
             add(&transaction, *key, header, segment, table, |_| true)?;
             whole.records = whole.records.saturating_add(part.records);
@@ -195,7 +241,8 @@ fn merge(database: &Database, windows: &[(Key, Header)]) -> Result<Option<Rolled
         let value = table.write(segment, Effort::Thorough)?;
         part.bytes = value.len() as u64;
         part.stretches = coalesce(part.stretches);
-        rows.push(Rows { part, value });
+        // When things happened within a minute is what rolling up forgets.
+        rows.push(Rows { part, value, times: None });
     }
     let pieces = match dictionary(&transaction, segment) {
         Ok(dictionary) => Some(repacked(&dictionary)?),
@@ -234,7 +281,11 @@ fn groups(windows: Vec<(Key, Header)>, now: SystemTime) -> Vec<(u32, Vec<(Key, H
 }
 
 fn size(header: &Header) -> u64 {
-    cost(0) + header.parts.iter().map(|part| cost(part.bytes)).sum::<u64>()
+    cost(0) + header.parts.iter().map(|part| cost(part.bytes) + times_cost(part.times_bytes)).sum::<u64>()
+}
+
+fn times_cost(bytes: u64) -> u64 {
+    if bytes > 0 { cost(bytes) } else { 0 }
 }
 
 fn remove_all(database: &Database, keys: &[Key]) -> Result<(), Failure> {

@@ -2,6 +2,7 @@
 
 mod captures;
 mod compact;
+mod fine;
 mod open;
 mod read;
 mod tables;
@@ -21,12 +22,15 @@ use redb::{Database, ReadableDatabase as _};
 pub(super) use self::read::Snapshot;
 use self::tables::{Failure, headers};
 use self::write::Writer;
+use super::windows::count_lost;
 use super::{StoreError, StoreOptions};
-use crate::model::{Finding, KindLoss, Window};
+use crate::model::{Finding, KindLoss, ProfileKind, Window};
 
 /// Room that must be left on the file system for anything to be written: below it, a write could
 /// fail half-way and leave a database that has no room for its own repair.
 const RESERVE: u64 = 8 << 20;
+/// Why records of a window or a capture are not in the history.
+const UNWRITABLE: &str = "too large to store";
 /// Most findings that are kept.
 const MAX_FINDINGS: usize = 8;
 
@@ -58,7 +62,7 @@ pub(super) struct State {
     pub(super) newest: Option<SystemTime>,
     /// Bytes that the file takes.
     pub(super) bytes: u64,
-    /// Windows that had to go early.
+    /// Windows that had to go early, or could not be written at all.
     pub(super) loss: KindLoss,
     /// Why nothing can be written, or even read, now.
     pub(super) problem: Option<String>,
@@ -104,9 +108,23 @@ impl Disk {
         self.refresh()
     }
 
-    /// Writes a window; when this returns, it survives a crash.
-    pub(super) fn insert(&self, window: &Window) -> Result<(), StoreError> {
-        self.write(|writer, database| writer.window(database, window))
+    /// Writes a window; when this returns, it survives a crash. One that no database could take is
+    /// counted as lost. Returns the bytes that it takes.
+    pub(super) fn insert(&self, window: &Window) -> Result<u64, StoreError> {
+        let written = self.write(|writer, database| writer.window(database, window));
+        if let Err(StoreError::Unwritable { .. }) = written {
+            let records = |profile: &crate::model::Profile| profile.quality.records;
+            self.lost(window.profiles.iter().map(|profile| (profile.kind(), records(profile))));
+        }
+        written
+    }
+
+    /// Counts records that are not stored since their value is too large.
+    fn lost(&self, records: impl IntoIterator<Item = (ProfileKind, u64)>) {
+        let mut state = self.lock();
+        for (kind, records) in records {
+            count_lost(&mut state.loss, kind, UNWRITABLE, records);
+        }
     }
 
     /// What there is at this moment; what is written later is not in it.
@@ -149,8 +167,12 @@ impl Disk {
         match result {
             Ok(value) => {
                 self.lock().problem = None;
-                self.refresh()?;
-                Ok(value)
+                match self.refresh() {
+                    // The file was set aside, and with it what was just written.
+                    Err(error @ StoreError::Damaged { .. }) => Err(error),
+                    // It is written, whatever is known of it.
+                    Ok(()) | Err(_) => Ok(value),
+                }
             }
             Err(failure) => {
                 // It may be ahead of what was written.
@@ -186,7 +208,13 @@ impl Disk {
     /// and nothing good comes of a damaged one. [`Self::reopen`] brings the same or a new one.
     fn failed(&self, failure: Failure, number: u64) -> StoreError {
         let damaged = matches!(failure, Failure::Damaged(_));
+        let unwritable = matches!(failure, Failure::Unwritable(_));
         let error = open::error(&self.path(), failure);
+        if unwritable {
+            // Nothing is wrong with the database, and everything else can still be written.
+            tracing::warn!(%error, "a part of the history is left out");
+            return error;
+        }
         let mut open = self.database.write().unwrap_or_else(PoisonError::into_inner);
         let failed = open.take_if(|handle| handle.number == number);
         drop(open);

@@ -21,8 +21,8 @@ const CACHE: usize = 16 << 20;
 /// Up to this size the whole file is verified when it is opened; beyond it that would take long,
 /// and values are verified as they are read.
 const VERIFIED: u64 = 2 << 30;
-/// How many damaged files are kept for people to look at.
-const KEPT_ASIDE: usize = 1;
+/// Most names that are tried for a file that is set aside.
+const MAX_NAMES: u32 = 1000;
 
 /// Creates the directory if need be.
 pub(super) fn directory(directory: &Path) -> Result<(), StoreError> {
@@ -98,13 +98,18 @@ fn version(database: &Database) -> Result<Option<u64>, Failure> {
     }
 }
 
-/// Moves the file out of the way, under a name that says when.
+/// Moves the file out of the way, under a name of its own that says when.
 pub(super) fn set_aside(path: &Path, why: &str, message: String) -> Result<Finding, StoreError> {
     let unusable = |source| StoreError::Unusable { path: path.to_owned(), source };
     let now = jiff::Timestamp::try_from(SystemTime::now()).unwrap_or_default();
-    let aside = PathBuf::from(format!("{}.{why}-{}", path.display(), now.strftime("%Y%m%dT%H%M%SZ")));
+    let aside = format!("{}.{why}-{}", path.display(), now.strftime("%Y%m%dT%H%M%SZ"));
+    let names = (1..MAX_NAMES).map(|number| PathBuf::from(format!("{aside}-{number}")));
+    // A second is long: what was set aside in the same one must not be written over.
+    let mut names = std::iter::once(PathBuf::from(&aside)).chain(names);
+    let aside = names.find(|name| name.symlink_metadata().is_err());
+    let aside = aside.ok_or_else(|| unusable(io::ErrorKind::AlreadyExists.into()))?;
     fs::rename(path, &aside).map_err(unusable)?;
-    forget_older(path).map_err(unusable)?;
+    forget_older(path, &aside).map_err(unusable)?;
     tracing::warn!(file = %aside.display(), "{message}");
     Ok(Finding {
         check: "history",
@@ -114,20 +119,24 @@ pub(super) fn set_aside(path: &Path, why: &str, message: String) -> Result<Findi
     })
 }
 
-/// Deletes all but the last files that were set aside: a disk that damages one may damage many.
-fn forget_older(path: &Path) -> io::Result<()> {
+/// Deletes what was set aside but for the last file and the largest: a disk that damages one may
+/// damage many, and the first of them is the one that holds a history.
+fn forget_older(path: &Path, last: &Path) -> io::Result<()> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
     let prefix = format!("{}.", name.display());
-    let mut aside = Vec::new();
+    let mut older = Vec::new();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(&prefix) {
-            aside.push((entry.metadata()?.modified()?, entry.path()));
+        if entry.file_name().to_string_lossy().starts_with(&prefix) && entry.path() != last {
+            older.push((entry.metadata()?.len(), entry.path()));
         }
     }
-    aside.sort();
-    let surplus = aside.len().saturating_sub(KEPT_ASIDE);
-    aside.into_iter().take(surplus).try_for_each(|(_, path)| fs::remove_file(path))
+    older.sort();
+    let largest = older.last().map_or(0, |(length, _)| *length);
+    if largest > last.metadata()?.len() {
+        older.pop();
+    }
+    older.into_iter().try_for_each(|(_, path)| fs::remove_file(path))
 }
 
 /// What a failure means to whoever runs the daemon.
@@ -135,6 +144,7 @@ pub(super) fn error(path: &Path, failure: Failure) -> StoreError {
     let path = path.to_owned();
     match failure {
         Failure::Damaged(what) => StoreError::Damaged { path, what },
+        Failure::Unwritable(what) => StoreError::Unwritable { path, what },
         Failure::InUse => StoreError::InUse { path },
         Failure::Newer(found) => StoreError::Newer { path, found, known: FORMAT },
         Failure::Older(version) => {

@@ -6,7 +6,7 @@ use redb::{Database, ReadTransaction, ReadableDatabase as _};
 
 use super::tables::{Failure, Key, ROWS, dictionary, headers};
 use super::{Disk, StoreError, open};
-use crate::model::{ProfileKind, Selector, TimeRange};
+use crate::model::{NO_ROOM, ProfileKind, Selector, Stage, TimeRange};
 use crate::store::codec::{Dictionary, Header, Table, read_rows};
 use crate::store::merge::Merger;
 
@@ -25,6 +25,19 @@ impl Snapshot {
         let transaction = database.begin_read()?;
         let headers = headers(&transaction)?;
         Ok(Self { transaction, headers, number })
+    }
+
+    pub(super) fn windows(&self) -> &[(Key, Header)] {
+        &self.headers
+    }
+
+    pub(super) fn transaction(&self) -> &ReadTransaction {
+        &self.transaction
+    }
+
+    /// Of which database it is.
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 
     /// The windows.
@@ -118,14 +131,17 @@ pub(super) fn add(
             Ok(())
         });
         match known {
-            Ok((quality, loss)) => {
+            Ok(beside) => {
                 read.into_iter().for_each(|(row, value)| table.add(row, value));
-                table.quality.merge(&quality);
-                table.loss.merge(&loss);
+                let here = |labels| wanted(labels).then_some(labels);
+                let left_out = table.distributions.merge(&beside.distributions, here);
+                table.loss.add(Stage::Pipeline, NO_ROOM, left_out);
+                table.quality.merge(&beside.quality);
+                table.loss.merge(&beside.loss);
             }
             Err(damaged) => {
                 tracing::warn!(%damaged, "a window cannot be read");
-                table.loss.add(crate::model::Stage::Store, DAMAGED, part.records);
+                table.loss.add(Stage::Store, DAMAGED, part.records);
             }
         }
     }

@@ -4,7 +4,7 @@ use std::io;
 
 use redb::{ReadTransaction, ReadableTable as _, TableDefinition, WriteTransaction};
 
-use crate::store::codec::{Damaged, Dictionary, Header};
+use crate::store::codec::{Damaged, Dictionary, Header, Unwritable};
 
 /// Version of everything below and of `window.proto`.
 pub(super) const FORMAT: u64 = 1;
@@ -21,7 +21,7 @@ pub(super) const DICTIONARY: TableDefinition<'static, (u64, u32), &[u8]> = Table
 pub(super) const SEGMENTS: TableDefinition<'static, u64, (u32, u64)> = TableDefinition::new("segments");
 /// A capture's id -> `Capture`.
 pub(super) const CAPTURES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("captures");
-/// A capture's id -> `Bundle`.
+/// A capture's id, and further names made from it, -> `Bundle`, which is a piece of the result.
 pub(super) const RESULTS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("results");
 
 /// Start and number of a window.
@@ -32,6 +32,8 @@ pub(super) type Key = (u64, u64);
 pub(super) enum Failure {
     /// The database does not hold what was written.
     Damaged(String),
+    /// What is to be written cannot become a value; the database is as good as before.
+    Unwritable(String),
     /// Another process has it open.
     InUse,
     /// Its format is a newer one.
@@ -45,6 +47,12 @@ pub(super) enum Failure {
 impl From<Damaged> for Failure {
     fn from(error: Damaged) -> Self {
         Self::Damaged(error.0)
+    }
+}
+
+impl From<Unwritable> for Failure {
+    fn from(error: Unwritable) -> Self {
+        Self::Unwritable(error.0)
     }
 }
 

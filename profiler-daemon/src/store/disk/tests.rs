@@ -2,6 +2,7 @@
 
 mod damage;
 mod full;
+mod large;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,10 +11,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::open::FILE;
-use super::tables::{FORMAT, FORMAT_KEY, META};
+use super::tables::{FORMAT, FORMAT_KEY, META, SEGMENTS};
 use crate::model::{
-    Activity, Frame, FrameKind, Labels, Pid, Profile, ProfileKind, Selector, StackQuality, TimeRange, Value,
-    Wait, Window,
+    Activity, Allowance, Frame, FrameKind, Key, Labels, Pid, Profile, ProfileKind, Selector, StackQuality,
+    TimeRange, Value, Wait, Window,
 };
 use crate::store::{CaptureAbout, CaptureResult, Queried, Store, StoreError, StoreOptions, Summary};
 
@@ -47,7 +48,7 @@ fn profile(kind: ProfileKind, seed: u64) -> Profile {
             _ => Activity::Blocked(Wait::Other),
         };
         let count = 1 + (seed * 7 + row) % 11;
-        profile.add_row(&labels, activity, &stack, Value { count, ns: count * 10_101_010 + seed % 3 });
+        profile.add_row(&labels, activity, &stack, Value::exact(count, count * 10_101_010 + seed % 3));
         profile.quality.merge(&StackQuality { records: count, ..StackQuality::default() });
     }
     profile
@@ -130,6 +131,42 @@ fn windows_survive_a_restart() {
     assert_eq!(queried.range, Some(range(590, 610)));
     assert_eq!(store.stored(ProfileKind::OnCpu), Some(range(0, 610)));
     assert_eq!(store.stored(ProfileKind::Wall), None);
+}
+
+/// Pieces of the dictionary of each segment of a store that is closed.
+fn pieces(directory: &std::path::Path) -> Vec<u32> {
+    use redb::ReadableDatabase as _;
+    let database = redb::Database::open(directory.join(FILE)).expect("a database");
+    let transaction = database.begin_read().expect("readable");
+    let segments = transaction.open_table(SEGMENTS).expect("there");
+    let segments = segments.range::<u64>(..).expect("readable");
+    segments.map(|segment| segment.expect("readable").1.value().0).collect()
+}
+
+#[test]
+fn the_dictionary_of_an_hour_that_is_over_is_put_together() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(directory.path());
+    for from in (0..600).step_by(10) {
+        assert!(store.insert(window(from, from + 10)));
+    }
+    let before = both(&store, 0, 600);
+    store.maintain();
+    drop(store);
+    // As long as it is written to, every window with something new adds a piece.
+    let [scattered] = pieces(directory.path())[..] else { panic!("one hour") };
+    assert!(scattered >= 30, "{scattered}");
+    let store = open(directory.path());
+    assert!(store.insert(window(3600, 3610)));
+    store.maintain();
+    assert_eq!(both(&store, 0, 600), before);
+    // A window that comes late goes on with it.
+    assert!(store.insert(window(600, 610)));
+    let with_late = both(&store, 0, 610);
+    assert_eq!(with_late, sum([before, both(&store, 600, 610)].into_iter()));
+    drop(store);
+    assert_eq!(pieces(directory.path()), [2, 1]);
+    assert_eq!(both(&open(directory.path()), 0, 610), with_late);
 }
 
 #[test]
@@ -238,12 +275,13 @@ fn the_file_stays_below_its_limit_and_what_goes_early_is_counted() {
         let mut bulky = profile(ProfileKind::OnCpu, from);
         let rows: Vec<_> = bulky.rows().collect();
         for _ in 0..2000 {
-            let (labels, stack, ..) = rows[dice.below(20) as usize];
+            let (Key { labels, stack, .. }, _) = rows[dice.below(20) as usize];
             let state = Wait::Other;
             let activity = if dice.below(2) == 0 { Activity::OnCpu } else { Activity::Blocked(state) };
             let frame = bulky.frame_id(&frame(format!("g{}", dice.below(3000))));
             let stack = if dice.below(8) == 0 { stack } else { bulky.stack_id(&[frame]) };
-            bulky.add_known(labels, activity, stack, Value { count: 1, ns: dice.below(1 << 40) });
+            let key = Key { labels, stack, activity, waker: None };
+            bulky.add_known(key, Value::exact(1, dice.below(1 << 40)));
         }
         all += bulky.quality.records;
         store.insert(Window { range: range(from, from + 10), profiles: vec![Arc::new(bulky)] });
@@ -338,6 +376,8 @@ fn captures_survive_a_restart_and_are_bounded() {
             cgroup: Some("/a".to_owned()),
             duration: Duration::from_secs(30),
             min_block: Duration::from_millis(1),
+            wakers: true,
+            allowance: Allowance { events_per_second: 5, bytes: 6, millicpus: 7 },
             reason: "stopped on request".to_owned(),
         };
         let summary = Summary::of(&profile, range, range.length());

@@ -1,10 +1,11 @@
 //! Writing a window: its rows, and what its segment's dictionary lacks.
 
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, WriteTransaction};
+use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _, WriteTransaction};
 
+use super::fine::TIMES;
 use super::tables::{DICTIONARY, Failure, Key, ROWS, SEGMENTS, WINDOWS, cost, dictionary};
 use crate::model::{Profile, TimeRange, Window};
-use crate::store::codec::{Effort, Header, Interner, Part, nanos, pack};
+use crate::store::codec::{Effort, Header, Interner, Part, nanos, pack, write_times};
 
 /// Time that shares a dictionary. Windows are rolled up within it.
 pub(super) const HOUR_NS: u64 = 3_600_000_000_000;
@@ -22,11 +23,13 @@ pub(super) struct Writer {
 pub(super) struct Rows {
     pub(super) part: Part,
     pub(super) value: Vec<u8>,
+    /// When the values came, where that is kept.
+    pub(super) times: Option<Vec<u8>>,
 }
 
 impl Writer {
-    /// Writes a sealed window.
-    pub(super) fn window(&mut self, database: &Database, window: &Window) -> Result<(), Failure> {
+    /// Writes a sealed window; returns how many bytes it took.
+    pub(super) fn window(&mut self, database: &Database, window: &Window) -> Result<u64, Failure> {
         let (segment, interner) = self.segment(database, hour(window.range))?;
         let mut rows = Vec::new();
         for profile in &window.profiles {
@@ -36,11 +39,14 @@ impl Writer {
         for piece in interner.take_pieces() {
             pieces.push(pack(&piece, Effort::Quick)?);
         }
+        let values = rows.iter().flat_map(|rows| std::iter::once(&rows.value).chain(&rows.times));
+        let values = values.chain(&pieces).map(Vec::len);
+        let bytes = values.map(|bytes| bytes as u64).sum();
         let transaction = database.begin_write()?;
         append(&transaction, segment, &pieces)?;
         put(&transaction, window.range, 0, segment, rows)?;
         transaction.commit()?;
-        Ok(())
+        Ok(bytes)
     }
 
     /// Whether windows are written with this segment's dictionary now.
@@ -83,14 +89,18 @@ fn read(database: &Database, hour: u64) -> Result<(u64, Interner), Failure> {
 }
 
 fn part(interner: &mut Interner, segment: u64, range: TimeRange, profile: &Profile) -> Result<Rows, Failure> {
-    let value = interner.table(profile).write(segment, Effort::Quick)?;
+    let table = interner.table(profile);
+    let value = table.write(segment, Effort::Quick)?;
+    let times = profile.times().map(|times| write_times(times, &table.order, profile.kind(), segment));
+    let times = times.transpose()?;
     let part = Part {
         kind: profile.kind(),
         records: profile.quality.records,
         bytes: value.len() as u64,
+        times_bytes: times.as_ref().map_or(0, |times| times.len() as u64),
         stretches: vec![range],
     };
-    Ok(Rows { part, value })
+    Ok(Rows { part, value, times })
 }
 
 /// Adds pieces to a segment's dictionary; a segment without pieces is made known, too.
@@ -136,8 +146,11 @@ pub(super) fn put(
     let mut table = transaction.open_table(ROWS)?;
     let number = table.last()?.map_or(0, |(key, _)| key.value().0 + 1);
     let mut parts = Vec::new();
-    for (place, rows) in (0_u8..=u8::MAX).zip(rows) {
+    for (place, rows) in (0_u8..TIMES).zip(rows) {
         table.insert((number, place), rows.value.as_slice())?;
+        if let Some(times) = &rows.times {
+            table.insert((number, place | TIMES), times.as_slice())?;
+        }
         parts.push(rows.part);
     }
     if parts.is_empty() {
@@ -155,6 +168,16 @@ pub(super) fn remove(transaction: &WriteTransaction, key: Key) -> Result<bool, F
     let mut rows = transaction.open_table(ROWS)?;
     rows.retain_in((key.1, 0)..=(key.1, u8::MAX), |_, _| false)?;
     Ok(known)
+}
+
+/// The hour since 1970 that a segment belongs to.
+pub(super) fn hour_of(segment: u64) -> u64 {
+    segment >> NUMBER_BITS
+}
+
+/// Number of a dictionary's pieces and their size; nothing where it is not there.
+pub(super) fn size(transaction: &ReadTransaction, segment: u64) -> Result<(u32, u64), Failure> {
+    Ok(transaction.open_table(SEGMENTS)?.get(segment)?.map_or((0, 0), |known| known.value()))
 }
 
 fn hour(range: TimeRange) -> u64 {

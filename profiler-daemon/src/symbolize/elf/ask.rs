@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use blazesym::symbolize::source::Source;
 use blazesym::symbolize::{Input, Sym, Symbolized, Symbolizer};
 
-use crate::symbolize::wire::{Found, Inlined};
+use crate::symbolize::wire::{Found, Inlined, MAX_INLINED, MAX_SOURCE};
 
 /// A symbolizer that knows no file yet.
 pub(super) fn fresh(inlined: bool) -> Symbolizer {
@@ -32,8 +32,14 @@ pub(super) fn ask(blazesym: &Symbolizer, source: &Source<'_>, address: u64) -> O
 
 fn found(sym: &Sym<'_>) -> Found {
     let file = |info: Option<&blazesym::symbolize::CodeInfo<'_>>| {
-        info.map(|info| info.to_path().to_string_lossy().into_owned())
+        info.map(|info| {
+            let mut path = info.to_path().to_string_lossy().into_owned();
+            path.truncate(path.floor_char_boundary(MAX_SOURCE));
+            path
+        })
     };
+    // The outermost come first, and the innermost are the ones that are shown.
+    let surplus = sym.inlined.len().saturating_sub(MAX_INLINED);
     Found {
         name: sym.name.to_string(),
         address: sym.addr,
@@ -41,6 +47,7 @@ fn found(sym: &Sym<'_>) -> Found {
         inlined: sym
             .inlined
             .iter()
+            .skip(surplus)
             .map(|frame| Inlined { name: frame.name.to_string(), source: file(frame.code_info.as_ref()) })
             .collect(),
     }

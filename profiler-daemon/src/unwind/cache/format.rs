@@ -113,7 +113,10 @@ fn is_sound(table: &Table) -> bool {
         && table.rows.iter().all(|&row| usize::from(row_rule(row)) < rules)
         && rules <= MAX_RULES as usize
         && table.rules.first() == Some(&Rule::NONE)
-        && table.rules.iter().all(|rule| rule.cfa <= cfa::DEREF_BP && rule.bp <= bp::LOST)
+        && table.rules.iter().all(|rule| {
+            let known = matches!(rule.cfa, cfa::NONE..=cfa::DEREF_BP | cfa::REGISTER..=cfa::LAST_INDEXED);
+            known && rule.bp <= bp::LOST
+        })
 }
 
 /// What has not been read yet.
