@@ -5,7 +5,7 @@
 //! while debug information is still being read.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -145,8 +145,11 @@ struct State {
 }
 
 struct File {
-    /// Keeps the file's serial: a file that is dropped and opened again gets another one.
-    _file: Option<Arc<ObjectFile>>,
+    /// Gone, nobody asks by its serial again: opened anew it gets another one.
+    file: Weak<ObjectFile>,
+    /// Keeps the serial while processes map the file. Once none does it may be closed, however long
+    /// its table stays: there are more files than may be open.
+    open: Option<Arc<ObjectFile>>,
     state: FileState,
     users: FxHashSet<ProcessId>,
     unused_since: Option<Instant>,
@@ -248,7 +251,11 @@ impl State {
     /// Publishes what a process maps, with the tables that are there.
     fn publish(&mut self, id: ProcessId) {
         let mappings = {
-            let procs = self.procs.lock();
+            let mut procs = self.procs.lock();
+            if !procs.contains(id) {
+                // It made room for others: that is no reason to unwind it no more.
+                procs.observe(id);
+            }
             match procs.get(id).filter(|process| process.maps_known() && !process.is_gone()) {
                 Some(process) => process.mappings().to_vec(),
                 None => Vec::new(),
@@ -318,7 +325,8 @@ impl State {
             Some(_) => FileState::Building,
             None => FileState::Building,
         };
-        let file = File { _file: file.cloned(), state, users: FxHashSet::default(), unused_since: None };
+        let file = file.map(Arc::downgrade).unwrap_or_default();
+        let file = File { file, open: None, state, users: FxHashSet::default(), unused_since: None };
         self.files.insert(key, file);
         if key == VDSO {
             let table = procs::vdso().map(|(image, _)| unwind::build_from_file(&image));
@@ -382,7 +390,10 @@ impl State {
     }
 
     fn drop_unused(&mut self, age: Duration) {
-        let old = |file: &File| file.unused_since.is_some_and(|since| since.elapsed() >= age);
+        let old = |file: &File| {
+            let gone = file.file.strong_count() == 0;
+            file.unused_since.is_some_and(|since| gone || since.elapsed() >= age)
+        };
         let unused: Vec<u64> = self
             .files
             .iter()
@@ -413,6 +424,7 @@ impl State {
                 file.users.remove(&id);
                 if file.users.is_empty() {
                     file.unused_since = Some(Instant::now());
+                    file.open = None;
                 }
             }
         }
@@ -420,6 +432,9 @@ impl State {
             if let Some(file) = self.files.get_mut(key) {
                 file.users.insert(id);
                 file.unused_since = None;
+                if file.open.is_none() {
+                    file.open = file.file.upgrade();
+                }
             }
         }
     }

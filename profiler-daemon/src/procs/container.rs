@@ -20,6 +20,9 @@ pub struct Owner {
 /// Prefixes of directories and scopes that hold one container, in front of its id.
 const RUNTIMES: [&str; 6] = ["docker", "cri-containerd", "crio", "libpod", "libpod-payload", "nerdctl"];
 
+/// Those that also run without root, under a user's own systemd; with LXC they name what is there.
+const ROOTLESS: [&str; 4] = ["docker", "libpod", "libpod-payload", "nerdctl"];
+
 impl Owner {
     /// Reads a `/proc/PID/cgroup` file (cgroups(7)). On hosts with both versions the v2 hierarchy
     /// often holds the service that started a container where v1 holds the container itself, so
@@ -43,12 +46,16 @@ impl Owner {
     pub fn of(path: &str) -> Self {
         let mut owner = Self::default();
         let mut before = "";
+        // Below the service of a user's own systemd that user makes directories of any name.
+        let mut by_user = false;
         // containerd under systemd may leave `SLICE:cri-containerd:ID` as one name.
         for segment in path.split(['/', ':']).filter(|segment| !segment.is_empty()) {
-            if let Some(container) = container_of(segment, before) {
+            let container =
+                if by_user { rootless_container_of(segment) } else { container_of(segment, before) };
+            if let Some(container) = container {
                 owner.container = Some(container);
             }
-            if let Some(pod) = pod_of(segment) {
+            if let Some(pod) = pod_of(segment).filter(|pod| !by_user || is_id(pod)) {
                 owner.pod = Some(pod);
             }
             if segment.ends_with(".service") || segment.ends_with(".scope") {
@@ -58,10 +65,33 @@ impl Owner {
             if let Some(user) = user.and_then(|user| user.parse().ok()) {
                 owner.user = Some(user);
             }
+            by_user |= is_user_manager(segment);
             before = segment;
         }
         owner
     }
+}
+
+/// `user@1000.service`; root's own may do what it likes anyway.
+fn is_user_manager(segment: &str) -> bool {
+    let user = segment.strip_prefix("user@").and_then(|rest| rest.strip_suffix(".service"));
+    user.is_some_and(|user| user != "0")
+}
+
+/// The container that a directory stands for which a user could make.
+fn rootless_container_of(segment: &str) -> Option<String> {
+    let bare = segment.strip_suffix(".scope").unwrap_or(segment);
+    of_runtime(bare, &ROOTLESS).or_else(|| lxc_payload(segment))
+}
+
+fn of_runtime(bare: &str, runtimes: &[&str]) -> Option<String> {
+    let id = |runtime: &&str| bare.strip_prefix(*runtime)?.strip_prefix('-').filter(|id| is_id(id));
+    runtimes.iter().find_map(id).map(str::to_owned)
+}
+
+/// LXC and Incus: `lxc.payload.NAME`.
+fn lxc_payload(segment: &str) -> Option<String> {
+    segment.strip_prefix("lxc.payload.").filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
 /// The container that a directory stands for; `before` is the directory above it.
@@ -72,11 +102,8 @@ fn container_of(segment: &str, before: &str) -> Option<String> {
     }
     // `libpod-conmon-ID.scope` holds the monitor of a container, not the container: what follows
     // the prefix must be the id alone.
-    let of_runtime = RUNTIMES
-        .iter()
-        .find_map(|runtime| bare.strip_prefix(runtime)?.strip_prefix('-').filter(|id| is_id(id)));
-    if let Some(id) = of_runtime {
-        return Some(id.to_owned());
+    if let Some(id) = of_runtime(bare, &RUNTIMES) {
+        return Some(id);
     }
     // AWS Fargate: `/ecs/TASK/TASK-NUMBER`.
     if let Some((task, number)) = segment.split_once('-')
@@ -88,10 +115,10 @@ fn container_of(segment: &str, before: &str) -> Option<String> {
     {
         return Some(segment.to_owned());
     }
-    // LXC and Incus: `lxc.payload.NAME`, `/lxc/NAME`.
-    if let Some(name) = segment.strip_prefix("lxc.payload.").filter(|name| !name.is_empty()) {
-        return Some(name.to_owned());
+    if let Some(name) = lxc_payload(segment) {
+        return Some(name);
     }
+    // LXC: `/lxc/NAME`.
     if before == "lxc" {
         return Some(segment.to_owned());
     }

@@ -17,6 +17,9 @@ const MAX_SEGMENTS: usize = 1024;
 const MAX_SECTIONS: usize = 8192;
 /// Most bytes of section names.
 const MAX_NAMES: u64 = 1 << 20;
+/// Bytes of one section's name that are looked at: names may overlap, so that all of them together
+/// could be as long as their number times the table.
+const MAX_NAME: usize = 64;
 /// Most bytes of one note segment.
 const MAX_NOTES: u64 = 64 << 10;
 /// `NT_GNU_BUILD_ID`, include/uapi/linux/elf.h of binutils' gABI extensions.
@@ -191,6 +194,7 @@ impl ElfInfo {
         info.suspicious |= sections.len() != count || (count > 0 && names.is_empty());
         for section in sections {
             let name = names.get(section.sh_name(endian) as usize..).unwrap_or_default();
+            let name = name.get(..MAX_NAME).unwrap_or(name);
             let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
             info.add_section::<H, C>(&file, section, name, endian);
         }
@@ -355,6 +359,38 @@ mod tests {
             info.symbol_bytes > 0 && info.debug_info_bytes > 0 && info.debug_bytes > info.debug_info_bytes
         );
         assert!(!info.suspicious && !info.has_other_links);
+    }
+
+    #[test]
+    fn names_that_overlap_are_not_compared_as_a_whole() {
+        // The header, a table of section names without an end, section headers that all start in it.
+        let (names_at, names_size) = (64_u64, MAX_NAMES);
+        let headers_at = names_at + names_size;
+        let mut bytes = vec![0x7f, b'E', b'L', b'F', 2, 1, 1];
+        bytes.resize(64, 0);
+        bytes[40..48].copy_from_slice(&headers_at.to_le_bytes());
+        bytes[52..54].copy_from_slice(&64_u16.to_le_bytes());
+        bytes[58..60].copy_from_slice(&64_u16.to_le_bytes());
+        bytes[60..62].copy_from_slice(&8192_u16.to_le_bytes());
+        bytes.resize(usize::try_from(headers_at).unwrap(), b'a');
+        let mut section = [0; 64];
+        section[4] = 1;
+        section[24..32].copy_from_slice(&names_at.to_le_bytes());
+        section[32..40].copy_from_slice(&names_size.to_le_bytes());
+        (0..MAX_SECTIONS).for_each(|_| bytes.extend(section));
+        let plain = {
+            let mut plain = bytes.clone();
+            plain[64..].fill(0);
+            plain
+        };
+        let time = |bytes: &[u8]| {
+            let begin = std::time::Instant::now();
+            assert!(info_of(bytes).is_some());
+            begin.elapsed()
+        };
+        // Two thousand times as long, were the names not cut.
+        let (hostile, plain) = (time(&bytes), time(&plain));
+        assert!(hostile < plain * 100, "{hostile:?} against {plain:?}");
     }
 
     #[test]

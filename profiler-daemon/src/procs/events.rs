@@ -1,5 +1,6 @@
 //! What the kernel reports of processes goes into the table, in the order of time.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,12 +21,16 @@ impl ProcessTable {
         match &event.change {
             ProcessChange::Fork { child, parent } => self.forked(*child, *parent, event.time),
             ProcessChange::NewImage { pid, comm } => {
-                if let Some(id) = self.current(*pid)
-                    && let Some(process) = self.as_of(id, event.time)
-                {
+                let Some(id) = self.current(*pid) else { return };
+                if let Some(process) = self.as_of(id, event.time) {
+                    let before = process.mapping_count();
                     process.begin_image(event.time);
                     process.comm = Arc::clone(comm);
+                    let after = process.mapping_count();
+                    self.count_mappings(before, after);
                     self.note_change(id);
+                } else if let Some(process) = self.get_mut(id) {
+                    process.correct_exec(event.time);
                 }
             }
             ProcessChange::Exec(id) => {
@@ -84,13 +89,13 @@ impl ProcessTable {
             // The first file that a new program maps is its executable.
             process.exe = Arc::clone(path);
         }
-        let before = process.image.mappings.len();
-        if before < MAX_MAPPINGS {
+        let before = process.mapping_count();
+        if process.image.mappings.len() < MAX_MAPPINGS {
             let mapping = Mapping { start: code.start, end: code.end, offset: code.offset, kind };
             process.image.insert(mapping);
         }
         process.maps_known = true;
-        let after = process.image.mappings.len();
+        let after = process.mapping_count();
         self.count_mappings(before, after);
         self.note_change(id);
     }
@@ -118,7 +123,7 @@ impl ProcessTable {
         self.get_mut(id).filter(|process| process.read_at <= time)
     }
 
-    /// What was mapped: known files by what the kernel says of them, others through the process.
+    /// What was mapped, as the process itself tells while it lives.
     fn kind_of(&mut self, id: ProcessId, code: &MappedCode) -> MappingKind {
         let path = code.path.as_ref();
         match path {
@@ -131,7 +136,7 @@ impl ProcessTable {
             _ => {}
         }
         let path = text(path.strip_suffix(b" (deleted)").unwrap_or(path));
-        let file = self.known_file(&code.file).or_else(|| self.open_file(id, code, &path));
+        let file = self.open_file(id, code, &path);
         MappingKind::File { path, file }
     }
 
@@ -140,14 +145,26 @@ impl ProcessTable {
         if process.dir.is_none() {
             process.dir = ProcDir::open_exact(id).ok();
         }
-        let fd = match &process.dir {
+        let link = format!("map_files/{:x}-{:x}", code.start, code.end);
+        let inode = process.dir.as_ref().and_then(|dir| dir.stat(&link));
+        if let Some(known) = inode.and_then(|inode| self.known_inode(inode)) {
+            return Some(known);
+        }
+        let fd = match self.get(id).map(|process| &process.dir) {
             // The mapping may be gone again, or the program not yet be there; then by name.
-            Some(dir) => dir
-                .open_link(&format!("map_files/{:x}-{:x}", code.start, code.end))
-                .or_else(|| dir.open_in_root(&code.path, true)),
+            Some(Some(dir)) => dir.open_link(&link).or_else(|| dir.open_in_root(&code.path, true)),
             // Gone already: most processes see the files that we see.
-            None => ProcDir::own().ok().and_then(|dir| dir.open_in_root(&code.path, true)),
-        }?;
+            _ => {
+                let own = || ProcDir::own().ok()?.open_in_root(&code.path, true);
+                let ours = own().and_then(|fd| self.keep_if_same(fd, code, path));
+                return ours.or_else(|| self.known_file(&code.file));
+            }
+        };
+        self.keep_if_same(fd?, code, path)
+    }
+
+    /// Keeps a file if it is the one that the kernel says was mapped.
+    fn keep_if_same(&mut self, fd: OwnedFd, code: &MappedCode, path: &Arc<str>) -> Option<Arc<ObjectFile>> {
         let by_inode = match code.file {
             FileKey::Inode { device, inode } => is_same_inode(&fd, device, inode),
             FileKey::BuildId(_) => true,

@@ -132,24 +132,39 @@ impl FileTable {
             entry => {
                 let file = Arc::new(ObjectFile::new(fd, Arc::clone(path), serial).ok()?);
                 self.next_serial += 1;
-                if let Some(id) = file.elf().and_then(|elf| elf.build_id.clone()) {
-                    self.build_ids.insert(id, key);
-                }
                 entry.insert_entry(Held { file: Arc::clone(&file), used: now });
+                if let Some(id) = build_id(&file)
+                    && self.of_build_id(id).is_none()
+                {
+                    self.build_ids.insert(Arc::clone(id), key);
+                }
                 Some(file)
             }
         }
     }
 
-    /// A file that is held open, by what the kernel says of it.
+    /// A file that is held open, by what the kernel says of it. Anybody can give a file the build id
+    /// of another one: ask by it only where the process cannot be asked any more.
     pub(super) fn find(&mut self, key: &FileKey, now: Instant) -> Option<Arc<ObjectFile>> {
         let key = match key {
-            FileKey::BuildId(id) => *self.build_ids.get(id)?,
+            FileKey::BuildId(id) => self.of_build_id(id)?,
             FileKey::Inode { device: (major, minor), inode } => (fs::makedev(*major, *minor), *inode),
         };
+        self.find_inode(key, now)
+    }
+
+    /// A file that is held open, by device and inode.
+    pub(super) fn find_inode(&mut self, key: (u64, u64), now: Instant) -> Option<Arc<ObjectFile>> {
         let held = self.files.get_mut(&key).filter(|held| held.file.is_unchanged())?;
         held.used = now;
         Some(Arc::clone(&held.file))
+    }
+
+    /// The first file that was seen with a build id and still has it: later ones may be forged.
+    fn of_build_id(&self, id: &Arc<str>) -> Option<(u64, u64)> {
+        let key = *self.build_ids.get(id)?;
+        let file = &self.files.get(&key)?.file;
+        (build_id(file) == Some(id) && file.is_unchanged()).then_some(key)
     }
 
     /// Forgets files that no process maps and that were last looked at longer than `age` ago.
@@ -167,6 +182,10 @@ impl FileTable {
     pub(super) fn len(&self) -> usize {
         self.files.len()
     }
+}
+
+fn build_id(file: &ObjectFile) -> Option<&Arc<str>> {
+    file.elf()?.build_id.as_ref()
 }
 
 /// Raises the soft limit of open files to the hard one; returns what now holds.
@@ -204,6 +223,28 @@ mod tests {
         let third = table.keep(open(), &name, now).unwrap();
         assert_ne!(third.serial(), first.serial());
         assert_eq!(table.len(), 1);
+    }
+
+    #[test]
+    fn a_forged_build_id_does_not_take_the_place_of_the_file_that_had_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let copy = |name: &str, tail: &[u8]| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, [std::fs::read("/bin/cat").unwrap(), tail.to_vec()].concat()).unwrap();
+            OwnedFd::from(File::open(&path).unwrap())
+        };
+        let (name, now): (Arc<str>, _) = ("a".into(), Instant::now());
+        let mut table = FileTable::new(64);
+        let genuine = table.keep(copy("genuine", b""), &name, now).unwrap();
+        let forged = table.keep(copy("forged", b"more"), &name, now).unwrap();
+        let key = FileKey::BuildId(build_id(&genuine).cloned().unwrap());
+        assert_eq!(build_id(&forged), build_id(&genuine));
+        assert_eq!(table.find(&key, now).unwrap().serial(), genuine.serial());
+        // It has the place once the other one is gone.
+        drop(genuine);
+        table.files.retain(|_, held| held.file.serial() == forged.serial());
+        let again = table.keep(copy("third", b"again"), &name, now).unwrap();
+        assert_eq!(table.find(&key, now).unwrap().serial(), again.serial());
     }
 
     #[test]

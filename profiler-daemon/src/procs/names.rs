@@ -120,7 +120,10 @@ impl Names {
 
     fn find(&mut self, owner: &Owner, now: Instant) -> Named {
         let mut named = Named::default();
-        if owner.pod.is_some() {
+        // What is in a user's slice may carry the id of a stranger's container: only that user's own
+        // files may give it a name.
+        let by_user = owner.user.is_some_and(|user| user != 0);
+        if !by_user && owner.pod.is_some() {
             let listed = self.listed(now);
             if let Some(known) = owner.container.as_ref().and_then(|id| listed.containers.get(id)) {
                 named = known.clone();
@@ -131,7 +134,11 @@ impl Names {
         if named.container.is_empty()
             && let Some(id) = &owner.container
         {
-            let found = if id.len() == 64 { self.by_id(id, owner.user) } else { of_name(id) };
+            let found = match (id.len(), by_user) {
+                (64, true) => self.podman(id, owner.user).unwrap_or_default(),
+                (64, false) => self.by_id(id, owner.user),
+                _ => of_name(id),
+            };
             named.container = found.container;
             if named.pod.is_empty() {
                 (named.pod, named.namespace) = (found.pod, found.namespace);

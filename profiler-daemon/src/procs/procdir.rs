@@ -80,9 +80,11 @@ impl ProcDir {
             .map_err(|error| self.error(name, error.into()))
     }
 
-    /// Device and inode of what a link of the directory leads to.
+    /// Device and inode of what a link of the directory leads to. A server of files is not asked: one
+    /// that hangs must not hang us.
     pub(super) fn stat(&self, name: &str) -> Option<(u64, u64)> {
-        fs::statat(&self.fd, name, fs::AtFlags::empty()).ok().map(|stat| (stat.st_dev, stat.st_ino))
+        let stat = fs::statx(&self.fd, name, fs::AtFlags::STATX_DONT_SYNC, fs::StatxFlags::INO).ok()?;
+        Some((fs::makedev(stat.stx_dev_major, stat.stx_dev_minor), stat.stx_ino))
     }
 
     /// Opens what a magic link of the directory (`exe`, `map_files/...`) leads to, if that is a

@@ -26,6 +26,8 @@ pub struct Process {
     /// What it ran before it called exec, newest last, each with the time at which it ended:
     /// samples are looked at later than they are taken.
     pub(super) past: Vec<(MonoNs, Image)>,
+    /// The end of the newest of them is when `/proc` told of the exec: it happened some time before.
+    pub(super) past_is_late: bool,
     pub(super) maps_known: bool,
     /// When `/proc` was last read: what happened before is in it.
     pub(super) read_at: MonoNs,
@@ -38,6 +40,8 @@ pub struct Process {
     /// Its end was reported: what happens to its pid from then on happens to another process.
     pub(super) ended: bool,
     pub(super) maps_read: Instant,
+    /// When an address last fitted no mapping.
+    pub(super) missed: Instant,
     /// How long after `maps_read` an address that fits no mapping has them read again.
     pub(super) reread_after: Duration,
     pub(super) image_checked: Instant,
@@ -46,6 +50,8 @@ pub struct Process {
 
 /// Most earlier images that are remembered.
 const MAX_PAST: usize = 3;
+/// Most mappings of them together, but for the newest one's.
+const MAX_PAST_MAPPINGS: usize = 4096;
 
 /// The code of one program, from exec to exec.
 #[derive(Clone, Debug, Default)]
@@ -144,7 +150,9 @@ impl Process {
     /// The mapping that held an address at some time, as far as is known.
     #[must_use]
     pub fn find(&self, address: u64, at: MonoNs) -> Option<&Mapping> {
-        self.image_at(at).find(address)
+        let then = self.image_at(at).find(address);
+        // It may have been the new program already.
+        then.or_else(|| if self.past_is_late { self.image.find(address) } else { None })
     }
 
     /// Its executable mappings now, by address.
@@ -164,11 +172,36 @@ impl Process {
         self.past.get(index).map_or(&self.image, |(_, image)| image)
     }
 
+    /// Mappings that are kept of it, earlier programs' among them.
+    pub(super) fn mapping_count(&self) -> usize {
+        self.image.mappings.len() + self.past_mappings()
+    }
+
+    fn past_mappings(&self) -> usize {
+        self.past.iter().map(|(_, image)| image.mappings.len()).sum()
+    }
+
+    /// An event tells when the exec was that `/proc` told of. Says whether there was one.
+    pub(super) fn correct_exec(&mut self, at: MonoNs) -> bool {
+        let before = self.past.len().checked_sub(2).and_then(|index| self.past.get(index));
+        let follows = before.is_none_or(|&(until, _)| until < at);
+        match self.past.last_mut() {
+            Some((until, _)) if self.past_is_late && follows && at <= *until => {
+                *until = at;
+                self.past_is_late = false;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// It becomes another program, of which nothing is mapped yet.
     pub(super) fn begin_image(&mut self, at: MonoNs) {
         let ended = std::mem::take(&mut self.image);
         self.past.push((at, ended));
-        if self.past.len() > MAX_PAST {
+        self.past_is_late = false;
+        while self.past.len() > MAX_PAST || (self.past.len() > 1 && self.past_mappings() > MAX_PAST_MAPPINGS)
+        {
             self.past.remove(0);
         }
         self.perf_map = None;
@@ -274,5 +307,37 @@ mod tests {
         assert_eq!(name(16, 100).as_deref(), Some("new"));
         assert_eq!(name(12, 100), None);
         assert!(process.is_past(MonoNs(99)) && !process.is_past(MonoNs(100)));
+    }
+
+    #[test]
+    fn earlier_programs_are_counted_and_bounded() {
+        let mut process = Process::new(ProcessId::default(), Instant::now());
+        for exec in 1..10 {
+            for at in 0..3000 {
+                process.image.insert(mapping(at * 10, at * 10 + 5, "a"));
+            }
+            process.begin_image(MonoNs(exec));
+            assert_eq!((process.mapping_count(), process.past.len()), (3000, 1));
+        }
+    }
+
+    #[test]
+    fn an_exec_that_proc_told_of_is_dated_by_its_event() {
+        let mut process = Process::new(ProcessId::default(), Instant::now());
+        process.image.insert(mapping(10, 20, "old"));
+        process.begin_image(MonoNs(100));
+        process.past_is_late = true;
+        process.image.insert(mapping(15, 25, "new"));
+        let name = |process: &Process, address, at| match &process.find(address, MonoNs(at))?.kind {
+            MappingKind::Special(name) => Some(name.to_string()),
+            _ => None,
+        };
+        assert_eq!(name(&process, 16, 90).as_deref(), Some("old"));
+        assert_eq!(name(&process, 22, 90).as_deref(), Some("new"), "only the new program has code there");
+        assert!(!process.correct_exec(MonoNs(101)), "another exec");
+        assert!(process.correct_exec(MonoNs(80)) && !process.correct_exec(MonoNs(81)));
+        assert_eq!(name(&process, 16, 79).as_deref(), Some("old"));
+        assert_eq!(name(&process, 16, 90).as_deref(), Some("new"));
+        assert_eq!(name(&process, 22, 79), None);
     }
 }

@@ -21,11 +21,14 @@ use super::{ProcsError, cgroup};
 /// Bytes of `/proc/PID/maps` that are read at most: about 160 000 mappings.
 const MAX_MAPS: u64 = 16 << 20;
 /// An address that fits no mapping has the maps read again: at once while that is rare, since a
-/// process that has just started maps its libraries one after another, and at most this often for
-/// one that keeps missing.
+/// process that has just started maps its libraries one after another, and at most this often while
+/// what is missed is found then.
 const REREAD_AFTER: RangeInclusive<Duration> = Duration::from_millis(2)..=Duration::from_millis(200);
+/// How seldom they are read where what is missed is in no mapping: stacks of code without frame
+/// pointers have such addresses for ever.
+const REREAD_IN_VAIN: Duration = Duration::from_secs(10);
 /// A process that did not miss for this long may have its maps read at once again.
-const CALM_AFTER: Duration = Duration::from_secs(1);
+const CALM_AFTER: Duration = Duration::from_secs(20);
 /// How often a process is checked for having called exec since.
 const CHECK_IMAGE_AFTER: Duration = Duration::from_secs(1);
 /// Processes and files that nobody looked at for this long are forgotten.
@@ -120,16 +123,23 @@ impl ProcessTable {
     }
 
     /// The mapping of an observed process that held an address at some time. Where none did, the
-    /// maps are read again, at most every 200 ms for a process that keeps missing.
+    /// maps are read again, at most every 200 ms for a process that keeps missing and every 10 s
+    /// for one that misses in vain.
     pub fn lookup(&mut self, id: ProcessId, address: u64, at: MonoNs) -> Option<&Mapping> {
         let process = self.processes.get_mut(&id)?;
         if process.find(address, at).is_none() && process.dir.is_some() && !process.is_past(at) {
             let now = Instant::now();
-            let since = now.duration_since(process.maps_read);
-            if since >= process.reread_after {
-                let next = if since >= CALM_AFTER { Duration::ZERO } else { process.reread_after * 2 };
-                process.reread_after = next.clamp(*REREAD_AFTER.start(), *REREAD_AFTER.end());
+            let missed = std::mem::replace(&mut process.missed, now);
+            if now.duration_since(missed) >= CALM_AFTER {
+                process.reread_after = *REREAD_AFTER.start();
+            }
+            if now.duration_since(process.maps_read) >= process.reread_after {
+                let next = (process.reread_after * 2).min(REREAD_IN_VAIN);
                 self.read(id, now);
+                if let Some(process) = self.processes.get_mut(&id) {
+                    let found = process.find(address, at).is_some();
+                    process.reread_after = if found { next.min(*REREAD_AFTER.end()) } else { next };
+                }
             }
         }
         self.processes.get(&id)?.find(address, at)
@@ -209,13 +219,18 @@ impl ProcessTable {
         if newest.start_ticks <= id.start_ticks {
             *newest = id;
         }
-        self.mappings += process.image.mappings.len();
+        self.mappings += process.mapping_count();
         self.processes.insert(id, process);
     }
 
     /// A file that is held open, by what the kernel says of it.
     pub(super) fn known_file(&mut self, key: &FileKey) -> Option<Arc<ObjectFile>> {
         self.files.find(key, Instant::now())
+    }
+
+    /// A file that is held open, by device and inode.
+    pub(super) fn known_inode(&mut self, inode: (u64, u64)) -> Option<Arc<ObjectFile>> {
+        self.files.find_inode(inode, Instant::now())
     }
 
     pub(super) fn keep_file(&mut self, fd: std::os::fd::OwnedFd, path: &Arc<str>) -> Option<Arc<ObjectFile>> {
@@ -227,7 +242,7 @@ impl ProcessTable {
     /// Reads all there is to know about a process. One that is gone keeps what was known.
     fn read(&mut self, id: ProcessId, now: Instant) {
         let Some(mut process) = self.processes.remove(&id) else { return };
-        let before = process.image.mappings.len();
+        let before = process.mapping_count();
         let read_at = mono_now();
         process.maps_read = now;
         process.image_checked = now;
@@ -237,13 +252,21 @@ impl ProcessTable {
         if self.files.is_full() {
             self.files.drop_unused(Duration::ZERO, now);
         }
-        let read = match &process.dir {
+        let dir = process.dir.take();
+        let read = match &dir {
             Some(dir) => self.read_mappings(dir, now),
             None => Err(ProcsError::NoSuchProcess { pid: id.pid }),
         };
-        match (read, &process.dir) {
+        let mut gone = false;
+        match (read, &dir) {
             (Ok(mappings), Some(dir)) => {
-                process.image_file = dir.stat("exe");
+                let image_file = dir.stat("exe");
+                if image_file.is_some() && process.image_file.is_some_and(|old| Some(old) != image_file) {
+                    // Samples of the program before are still to come; when it ended is told later.
+                    process.begin_image(read_at);
+                    process.past_is_late = true;
+                }
+                process.image_file = image_file;
                 let exe = dir.read_link("exe").map_or_else(|_| "".into(), |path| text(&path));
                 let (cgroup, owner) = cgroup::membership_of(dir).unwrap_or_default();
                 renew(&mut process.exe, exe);
@@ -262,10 +285,11 @@ impl ProcessTable {
                 }
             }
             // A zombie has no maps any more, and neither has one that was reaped.
-            (Err(ProcsError::NoSuchProcess { .. }), _) => process.dir = None,
+            (Err(ProcsError::NoSuchProcess { .. }), _) => gone = true,
             _ => {}
         }
-        self.mappings = (self.mappings + process.image.mappings.len()).saturating_sub(before);
+        process.dir = dir.filter(|_| !gone);
+        self.mappings = (self.mappings + process.mapping_count()).saturating_sub(before);
         self.processes.insert(id, process);
     }
 
@@ -302,8 +326,9 @@ impl ProcessTable {
             path if path.starts_with(b"[anon") => MappingKind::Anonymous,
             path if path.starts_with(b"/") && line.inode != 0 => {
                 let path: Arc<str> = text(path.strip_suffix(b" (deleted)").unwrap_or(path));
-                let file = open_mapped(dir, line).and_then(|fd| {
-                    let file = self.files.keep(fd, &path, now);
+                let known = dir.stat(&link_of(line)).and_then(|inode| self.files.find_inode(inode, now));
+                let file = known.or_else(|| {
+                    let file = self.files.keep(open_mapped(dir, line)?, &path, now);
                     self.refused += u64::from(file.is_none());
                     file
                 });
@@ -319,15 +344,14 @@ impl ProcessTable {
             self.swept = now;
             self.processes.retain(|_, process| now.duration_since(process.used) < FORGET_AFTER);
             self.pids.retain(|_, id| self.processes.contains_key(id));
-            self.mappings = self.processes.values().map(|process| process.image.mappings.len()).sum();
+            self.mappings = self.processes.values().map(Process::mapping_count).sum();
             self.files.drop_unused(FORGET_AFTER, now);
         }
     }
 
     fn make_room(&mut self, newcomer: ProcessId) {
-        let full = self.processes.len() >= self.options.max_processes
-            || self.mappings >= self.options.max_mappings
-            || self.files.is_full();
+        let full =
+            self.processes.len() >= self.options.max_processes || self.mappings >= self.options.max_mappings;
         if !full {
             return;
         }
@@ -336,8 +360,11 @@ impl ProcessTable {
         ages.sort_unstable_by_key(|&(used, _)| used);
         for (_, id) in ages.iter().take(ages.len() / 8 + 1).filter(|&&(_, id)| id != newcomer) {
             if let Some(process) = self.processes.remove(id) {
-                self.mappings = self.mappings.saturating_sub(process.image.mappings.len());
-                self.pids.remove(&id.pid);
+                self.mappings = self.mappings.saturating_sub(process.mapping_count());
+                // The pid may be a newer process's.
+                if self.pids.get(&id.pid) == Some(id) {
+                    self.pids.remove(&id.pid);
+                }
             }
         }
         self.files.drop_unused(Duration::ZERO, Instant::now());
@@ -355,6 +382,7 @@ impl Process {
             place: Arc::default(),
             image: Image::default(),
             past: Vec::new(),
+            past_is_late: false,
             maps_known: false,
             read_at: MonoNs::default(),
             perf_map: None,
@@ -363,6 +391,7 @@ impl Process {
             dir: None,
             ended: false,
             maps_read: now,
+            missed: now,
             reread_after: *REREAD_AFTER.start(),
             image_checked: now,
             used: now,
@@ -384,9 +413,13 @@ impl Mapping {
 /// Opens the file behind a mapping: `map_files` leads to the mapped file itself, whatever became
 /// of its path, but needs CAP_CHECKPOINT_RESTORE; else by name, if that still is the same file.
 fn open_mapped(dir: &ProcDir, line: &MapsLine<'_>) -> Option<std::os::fd::OwnedFd> {
-    dir.open_link(&format!("map_files/{:x}-{:x}", line.start, line.end))
+    dir.open_link(&link_of(line))
         .or_else(|| dir.open_link("exe").filter(|fd| is_same_file(fd, line)))
         .or_else(|| dir.open_in_root(&maps::unescape(line.path), true).filter(|fd| is_same_file(fd, line)))
+}
+
+fn link_of(line: &MapsLine<'_>) -> String {
+    format!("map_files/{:x}-{:x}", line.start, line.end)
 }
 
 fn is_same_file(fd: &std::os::fd::OwnedFd, line: &MapsLine<'_>) -> bool {

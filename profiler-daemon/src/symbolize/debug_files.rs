@@ -13,8 +13,8 @@ use crate::procs::{CompressedSection, ElfInfo, ObjectFile};
 
 /// Largest file of an administrator whose checksum is compared with a debug link's.
 const MAX_CHECKED: u64 = 1 << 30;
-/// Largest file of somebody else: reading it must not hold up others.
-const MAX_CHECKED_OF_OTHERS: u64 = 256 << 20;
+/// Largest file of somebody else: reading it must not hold up others. By build id larger ones serve.
+const MAX_CHECKED_OF_OTHERS: u64 = 16 << 20;
 
 /// A file with debug information.
 pub(super) struct DebugFile {

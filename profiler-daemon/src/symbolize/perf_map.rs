@@ -11,12 +11,16 @@ use std::time::{Duration, Instant};
 
 /// Bytes of one map that are read at most.
 const MAX_BYTES: u64 = 64 << 20;
-/// Most functions of one map.
-const MAX_ENTRIES: usize = 1 << 20;
+/// What is kept of one map, in bytes: some large ones fit beside each other.
+const MAX_MEMORY: usize = 32 << 20;
 /// Longest name that is kept, in bytes.
 const MAX_NAME: usize = 1024;
 /// How often a map is looked at for having grown.
 const REREAD_AFTER: Duration = Duration::from_secs(1);
+/// How seldom, where all of it has to be read each time.
+const REREAD_MAX: Duration = Duration::from_secs(60);
+/// What an entry of the tree takes, roughly.
+const ENTRY_BYTES: usize = 40;
 
 /// One process's map.
 #[derive(Debug)]
@@ -29,6 +33,9 @@ pub(super) struct PerfMap {
     /// The beginning of a line whose rest was not written yet.
     partial: Vec<u8>,
     checked: Option<Instant>,
+    /// How long after that it is looked at again.
+    pause: Duration,
+    used: Instant,
     /// The map was larger than what is read of it.
     truncated: bool,
 }
@@ -50,15 +57,18 @@ impl PerfMap {
             read: 0,
             partial: Vec::new(),
             checked: None,
+            pause: REREAD_AFTER,
+            used: Instant::now(),
             truncated: false,
         }
     }
 
     /// Name and start of the function an address is in. Reads what was added to the map since,
-    /// at most once a second.
+    /// at most once a second; one that has to be read as a whole, ever more seldom.
     pub(super) fn find(&mut self, address: u64) -> Option<(&str, u64)> {
-        if self.checked.is_none_or(|checked| checked.elapsed() >= REREAD_AFTER) {
-            self.checked = Some(Instant::now());
+        self.used = Instant::now();
+        if self.checked.is_none_or(|checked| checked.elapsed() >= self.pause) {
+            self.checked = Some(self.used);
             self.catch_up();
         }
         let (&start, entry) = self.entries.range(..=address).next_back()?;
@@ -67,14 +77,31 @@ impl PerfMap {
         Some((self.names.get(from..from + entry.name_len as usize)?, start))
     }
 
+    /// When it was last asked.
+    pub(super) fn used(&self) -> Instant {
+        self.used
+    }
+
+    /// Lets go of what was read, and reads it again after a pause: others need the memory.
+    pub(super) fn let_go(&mut self) {
+        self.start_over();
+        self.checked = Some(Instant::now());
+    }
+
+    fn start_over(&mut self) {
+        let pause = (self.pause * 2).min(REREAD_MAX);
+        let fresh = Self::new(Arc::clone(&self.file));
+        *self = Self { checked: self.checked, used: self.used, truncated: self.truncated, pause, ..fresh };
+    }
+
     /// Whether part of the map had to be left out.
     pub(super) fn is_truncated(&self) -> bool {
         self.truncated
     }
 
-    /// Bytes of memory in use, roughly: an entry of the tree takes about 40.
+    /// Bytes of memory in use, roughly.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.names.len() + self.entries.len() * 40 + self.partial.len()
+        self.names.len() + self.entries.len() * ENTRY_BYTES + self.partial.len()
     }
 
     fn catch_up(&mut self) {
@@ -82,7 +109,9 @@ impl PerfMap {
             rustix::fs::fstat(self.file.as_fd()).map_or(0, |stat| u64::try_from(stat.st_size).unwrap_or(0));
         if size < self.read {
             // Written anew from the start.
-            *self = Self { checked: self.checked, ..Self::new(Arc::clone(&self.file)) };
+            self.start_over();
+        } else if self.read > 0 {
+            self.pause = (self.pause / 2).max(REREAD_AFTER);
         }
         self.truncated |= size > MAX_BYTES;
         let mut buffer = vec![0; 64 << 10];
@@ -113,7 +142,7 @@ impl PerfMap {
     fn add_line(&mut self, line: &[u8]) {
         let text = String::from_utf8_lossy(line);
         let Some((start, end, name)) = parse(&text) else { return };
-        if self.entries.len() >= MAX_ENTRIES {
+        if self.memory_bytes() + name.len() + ENTRY_BYTES > MAX_MEMORY {
             self.truncated = true;
             return;
         }
@@ -199,6 +228,38 @@ mod tests {
         map.checked = None;
         assert_eq!(map.find(0x1000), None);
         assert_eq!(map.find(0x5000).unwrap().0, "new");
+    }
+
+    #[test]
+    fn a_map_that_is_written_anew_all_the_time_is_read_ever_more_seldom() {
+        let (mut file, mut map) = map_of(b"1000 10 old_name\n");
+        assert!(map.find(0x1000).is_some());
+        for doubled in 1..=3 {
+            file.set_len(0).unwrap();
+            map.checked = None;
+            assert!(map.find(0x1000).is_none());
+            assert_eq!(map.pause, REREAD_AFTER * 2_u32.pow(doubled));
+            file.rewind().unwrap();
+            file.write_all(b"1000 10 new_name\n").unwrap();
+            map.catch_up();
+        }
+        // Once it only grows, it is looked at often again.
+        for _ in 0..3 {
+            map.checked = None;
+            assert!(map.find(0x1000).is_some());
+        }
+        assert_eq!(map.pause, REREAD_AFTER);
+    }
+
+    #[test]
+    fn one_map_takes_no_more_than_its_share() {
+        let name = "n".repeat(MAX_NAME);
+        let lines: String = (0..40_000).map(|at| format!("{:x} 10 {name}\n", at * 0x10)).collect();
+        let (_file, mut map) = map_of(lines.as_bytes());
+        assert!(map.find(0).is_some() && map.is_truncated());
+        assert!(map.memory_bytes() <= MAX_MEMORY + 4 * MAX_NAME, "{}", map.memory_bytes());
+        map.let_go();
+        assert!(map.find(0).is_none() && map.memory_bytes() == 0, "not read again at once");
     }
 
     #[test]

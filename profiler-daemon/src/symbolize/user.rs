@@ -143,8 +143,9 @@ impl UserSymbols {
 
     /// Whether the process's maps are known and no code is mapped at this address.
     pub(super) fn is_no_code(&mut self, id: ProcessId, address: u64, at: MonoNs) -> bool {
-        let mut procs = self.procs.lock();
-        procs.lookup(id, address, at).is_none() && procs.observe(id).maps_known()
+        // Maps are not read again for it: what a guess finds is no address, more often than not.
+        let procs = self.procs.lock();
+        procs.get(id).is_some_and(|process| process.maps_known() && process.find(address, at).is_none())
     }
 
     /// Appends the frames at a place of an observed process, innermost first. Returns whether it is a
@@ -319,8 +320,10 @@ impl UserSymbols {
         if !self.perf_maps.contains_key(&id) {
             let procs = self.procs.lock();
             self.perf_maps.retain(|&id, _| procs.contains(id));
-            if self.perf_maps.len() >= PERF_MAPS {
-                self.perf_maps.clear();
+            if self.perf_maps.len() >= PERF_MAPS
+                && let Some(oldest) = oldest(self.perf_maps.iter())
+            {
+                self.perf_maps.remove(&oldest);
             }
         }
         let map = self.perf_maps.entry(id).or_insert_with(|| PerfMap::new(file));
@@ -336,14 +339,26 @@ impl UserSymbols {
         if map.is_truncated() && !was_cut {
             self.loss.add(Stage::Symbolize, PERF_MAP_CUT, 1);
         }
-        if map.memory_bytes() != bytes
-            && self.perf_maps.values().map(PerfMap::memory_bytes).sum::<usize>() > PERF_MAP_BYTES
-        {
-            // One alone always fits; the others are read again when they are needed.
-            self.perf_maps.retain(|&other, _| other == id);
+        if map.memory_bytes() > bytes {
+            let mut taken: usize = self.perf_maps.values().map(PerfMap::memory_bytes).sum();
+            while taken > PERF_MAP_BYTES
+                && let Some(old) = oldest(
+                    self.perf_maps.iter().filter(|(other, map)| **other != id && map.memory_bytes() > 0),
+                )
+                && let Some(map) = self.perf_maps.get_mut(&old)
+            {
+                // One alone always fits. The others are read again when they are needed.
+                taken = taken.saturating_sub(map.memory_bytes());
+                map.let_go();
+            }
         }
         frame.map(|frame| interner.intern(frame))
     }
+}
+
+/// The process whose map was not asked for longest.
+fn oldest<'a>(maps: impl Iterator<Item = (&'a ProcessId, &'a PerfMap)>) -> Option<ProcessId> {
+    maps.min_by_key(|(_, map)| map.used()).map(|(&id, _)| id)
 }
 
 /// Names are found without servers as well: what stands in their way is said, no more.

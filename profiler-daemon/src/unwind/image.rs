@@ -206,6 +206,8 @@ impl Image {
                 continue;
             }
             let name = names.get(section.sh_name(LITTLE) as usize..).unwrap_or_default();
+            // Names may overlap: looked at whole, they could be as long as their number times the table.
+            let name = name.get(..64).unwrap_or(name);
             let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
             let range = Range {
                 offset: section.sh_offset(LITTLE),

@@ -218,3 +218,28 @@ fn of_several_hierarchies_the_one_with_the_container_wins() {
     assert_eq!(Owner::of_file(""), Owner::default());
     assert_eq!(Owner::of_file("nonsense\n:::\n"), Owner::default());
 }
+
+#[test]
+fn a_user_cannot_make_the_directory_of_somebody_elses_container() {
+    let id = "a".repeat(64);
+    let of = |rest: &str| {
+        let rest = rest.replace("ID", &id);
+        Owner::of(&format!("/user.slice/user-1000.slice/user@1000.service/{rest}"))
+    };
+    let foreign = [
+        "cri-containerd-ID.scope",
+        "crio-ID.scope",
+        "ID",
+        "lxc/payments",
+        "systemd-nspawn@payments.service",
+        "kubepods-pod11111111_2222_3333_4444_555555555555.slice/cri-containerd-ID.scope",
+    ];
+    for path in foreign {
+        let owner = of(path);
+        assert_eq!((owner.container, owner.pod, owner.user), (None, None, Some(1000)), "{path}");
+    }
+    assert_eq!(of("user.slice/libpod-ID.scope/container").container, Some(id.clone()));
+    assert_eq!(of("user.slice/user-libpod_pod_ID.slice/libpod-ID.scope").pod, Some(id.clone()));
+    let root = Owner::of(&format!("/user.slice/user-0.slice/user@0.service/cri-containerd-{id}.scope"));
+    assert_eq!(root.container, Some(id));
+}

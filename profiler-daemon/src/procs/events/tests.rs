@@ -125,7 +125,7 @@ fn exec_begins_a_new_image_and_the_old_one_serves_older_samples() {
     assert!(process.find(0x40_0000, after(99)).is_none());
     let found = process.find(0x48_0000, after(103)).unwrap();
     let MappingKind::File { file: Some(found), .. } = &found.kind else { panic!("{found:?}") };
-    assert_eq!(found.serial(), file.serial(), "known by its build id, whatever the path says");
+    assert_eq!(found.serial(), file.serial(), "the file that the process itself has there by that name");
 }
 
 #[test]
@@ -243,4 +243,35 @@ fn names_without_a_file_are_no_files() {
         })
         .collect();
     assert_eq!(kinds, ["vdso", "anonymous", "anonymous", "anonymous", "anonymous", "[uprobes]"]);
+}
+
+#[test]
+fn a_living_process_is_asked_which_file_it_mapped_whatever_its_build_id() {
+    let dir = tempfile::tempdir().unwrap();
+    let copy = |name: &str, tail: &[u8]| {
+        let path = dir.path().canonicalize().unwrap().join(name);
+        std::fs::copy("/bin/sleep", &path).unwrap();
+        let mut file = std::fs::File::options().append(true).open(&path).unwrap();
+        std::io::Write::write_all(&mut file, tail).unwrap();
+        path
+    };
+    let (genuine, forged) = (copy("genuine", b""), copy("forged", b"more"));
+    let child = Running(Command::new(&genuine).arg("60").stdin(Stdio::null()).spawn().unwrap());
+    let mut table = ProcessTable::new(Options::default());
+    // The forged one comes first.
+    let forged = std::fs::File::open(&forged).unwrap();
+    let forged = table.keep_file(forged.into(), &"forged".into()).unwrap();
+    let build_id = forged.elf().unwrap().build_id.clone().expect("sleep has a build id");
+    let id = child.id();
+    table.observe(id);
+    let maps = std::fs::read_to_string(format!("/proc/{}/maps", id.pid)).unwrap();
+    let line = maps.lines().find(|line| line.contains(" r-xp ") && line.ends_with("/genuine")).unwrap();
+    let (start, end) = line.split_once(' ').unwrap().0.split_once('-').unwrap();
+    let [start, end] = [start, end].map(|text| u64::from_str_radix(text, 16).unwrap());
+    let path = genuine.to_str().unwrap();
+    apply(&mut table, LATER, map(id.pid, start, end, path, FileKey::BuildId(build_id)));
+    let found = table.get(id).unwrap().find(start, after(1)).unwrap();
+    let MappingKind::File { file: Some(found), .. } = &found.kind else { panic!("{found:?}") };
+    assert_ne!(found.serial(), forged.serial());
+    assert_eq!(found.size(), std::fs::metadata(&genuine).unwrap().len());
 }

@@ -90,6 +90,11 @@ fn runtimes_name_their_containers() {
         |user| format!("/user.slice/user-{user}.slice/user@{user}.service/user.slice/libpod-{A}.scope");
     assert_eq!(host.place(&rootless(1000)), ["cache", "", ""]);
     assert_eq!(host.place(&rootless(1001)), [&A[..12], "", ""]);
+    // A directory that a user made with the id of a stranger's container gets no name of the system's.
+    host.write(&format!("var/lib/docker/containers/{B}/config.v2.json"), r#"{"Name": "/payments"}"#);
+    let foreign = format!("/user.slice/user-1000.slice/user@1000.service/user.slice/docker-{B}.scope");
+    assert_eq!(host.place(&foreign), [&B[..12], "", ""]);
+    assert_eq!(host.place(&format!("/docker/{B}")), ["payments", "", ""]);
     assert_eq!(host.place("/lxc.payload.web-1/init.scope"), ["web-1", "", ""]);
 }
 

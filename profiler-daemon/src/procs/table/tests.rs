@@ -155,6 +155,15 @@ fn exec_is_noticed() {
     table.recheck(id);
     assert_eq!(Path::new(&**table.observe(id).exe()), cat);
     assert_ne!(main_file(&table.processes[&id]).serial(), before.serial());
+    // Samples of before are still named by what ran then; the event that tells when it ended comes last.
+    let process = &table.processes[&id];
+    let old = process.past.last().expect("kept").1.mappings.first().unwrap().start;
+    assert!(matches!(
+        process.find(old, MonoNs(1)).map(|mapping| &mapping.kind),
+        Some(MappingKind::File { file: Some(file), .. }) if file.serial() == before.serial()
+    ));
+    let counted: usize = table.processes.values().map(Process::mapping_count).sum();
+    assert_eq!(table.mappings, counted);
 }
 
 #[test]
@@ -175,6 +184,52 @@ fn what_is_mapped_later_is_found_soon_but_misses_do_not_read_all_the_time() {
     }
     // 4 + 8 + 16 + 32 + 64 + 128 + 200 ms.
     assert!((1..=8).contains(&reads), "{reads}");
+}
+
+#[test]
+fn what_is_missed_in_vain_is_looked_for_ever_more_seldom() {
+    let mut table = table();
+    let id = me();
+    table.observe(id);
+    let (mut reads, mut last, start) = (0, Instant::now(), Instant::now());
+    while start.elapsed() < Duration::from_millis(1200) {
+        assert!(table.lookup(id, 1, mono_now()).is_none());
+        let read = table.processes[&id].maps_read;
+        reads += u32::from(std::mem::replace(&mut last, read) != read);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(table.processes[&id].reread_after > 2 * *REREAD_AFTER.end(), "after {reads}");
+    assert!((2..=10).contains(&reads), "{reads}");
+}
+
+#[test]
+fn making_room_for_processes_keeps_the_newer_one_with_a_pid() {
+    let mut table = ProcessTable::new(Options { max_processes: 8, ..Options::default() });
+    let life = |pid: u32, start_ticks| ProcessId { pid: Pid(4_000_000_000 + pid), start_ticks };
+    let now = Instant::now();
+    table.add(Process::new(life(0, 1), now));
+    table.add(Process::new(life(0, 2), now + Duration::from_secs(1)));
+    for pid in 1..7 {
+        table.add(Process::new(life(pid, 1), now + Duration::from_secs(1)));
+    }
+    assert_eq!(table.len(), 8);
+    table.add(Process::new(life(9, 1), now + Duration::from_secs(2)));
+    assert!(!table.contains(life(0, 1)), "the oldest made room");
+    assert_eq!(table.by_pid(life(0, 2).pid), Some(life(0, 2)));
+}
+
+#[test]
+fn a_full_table_of_files_evicts_no_process() {
+    let mut table = ProcessTable::new(Options { max_files: 16, ..Options::default() });
+    let life = |pid: u32| ProcessId { pid: Pid(4_000_000_000 + pid), start_ticks: 1 };
+    let _held: Vec<_> = (0..16)
+        .map(|_| table.keep_file(tempfile::tempfile().unwrap().into(), &"a".into()).unwrap())
+        .collect();
+    for pid in 0..100 {
+        table.add(Process::new(life(pid), Instant::now()));
+    }
+    assert!(table.keep_file(tempfile::tempfile().unwrap().into(), &"a".into()).is_none());
+    assert_eq!((table.len(), table.take_refused()), (100, 1));
 }
 
 #[test]

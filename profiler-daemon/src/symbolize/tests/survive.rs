@@ -42,15 +42,20 @@ fn debug_information_beside_the_binary_is_found_by_its_link() {
 
 #[test]
 fn a_symbol_table_compressed_in_the_file_serves() {
-    let program = Program::c(&["-O2"], |path| {
-        // As Fedora's find-debuginfo.sh does.
+    let program = Program::c(&["-O2", "-rdynamic"], |path| {
+        // As Fedora's find-debuginfo.sh does: what is exported is not said twice.
         let mini = path.with_extension("mini");
         run("objcopy", &["--only-keep-debug", "--remove-section=.comment", path.to_str().unwrap()], &mini);
+        let whole = mini.with_extension("whole");
+        std::fs::rename(&mini, &whole).unwrap();
+        run("objcopy", &["--strip-symbol=a", whole.to_str().unwrap()], &mini);
         run("strip", &[], path);
         run("xz", &["-T0"], &mini);
         run("objcopy", &[&format!("--add-section=.gnu_debugdata={}.xz", mini.display())], path);
     });
-    assert_eq!(names(&mut without_dirs(None), &program.sample(&program.addresses[1..2])), ["a"]);
+    let mut resolver = without_dirs(None);
+    assert_eq!(names(&mut resolver, &program.sample(&program.addresses[..1])), ["outer"]);
+    assert_eq!(names(&mut resolver, &program.sample(&program.addresses[1..2])), ["a"], "exported");
 }
 
 #[test]
