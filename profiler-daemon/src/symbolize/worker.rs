@@ -209,8 +209,8 @@ impl Worker {
         let child = Command::new(&self.program.program)
             .args(&self.program.arguments)
             .env_clear()
-            // What is freed goes back at once: the limit is on what is mapped.
-            .env("_RJEM_MALLOC_CONF", "background_thread:false,retain:false,narenas:1")
+            // One thread reads: one place to keep freed memory in.
+            .env("MALLOC_ARENA_MAX", "1")
             .current_dir("/")
             // What interrupts us must not end it while the last samples get their names.
             .process_group(0)
