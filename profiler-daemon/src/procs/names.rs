@@ -57,6 +57,7 @@ pub(super) struct Names {
     root: Option<OwnedFd>,
     known: FxHashMap<Owner, Known>,
     listed: Option<Listed>,
+    stored: Option<Stored>,
 }
 
 #[derive(Debug)]
@@ -72,6 +73,15 @@ struct Listed {
     at: Instant,
     containers: HashMap<String, Named>,
     pods: HashMap<String, Named>,
+}
+
+/// What podman's list of a user last said; the system's where there is no user.
+#[derive(Debug)]
+struct Stored {
+    user: Option<u32>,
+    at: Instant,
+    /// By the containers' ids.
+    names: HashMap<String, String>,
 }
 
 /// A name of a container, its pod, or both.
@@ -91,7 +101,7 @@ impl Names {
     }
 
     fn below(root: Option<OwnedFd>) -> Self {
-        Self { root, known: FxHashMap::default(), listed: None }
+        Self { root, known: FxHashMap::default(), listed: None, stored: None }
     }
 
     /// The place of an owner: the same allocation as long as nothing new is known.
@@ -135,8 +145,8 @@ impl Names {
             && let Some(id) = &owner.container
         {
             let found = match (id.len(), by_user) {
-                (64, true) => self.podman(id, owner.user).unwrap_or_default(),
-                (64, false) => self.by_id(id, owner.user),
+                (64, true) => self.podman(id, owner.user, now).unwrap_or_default(),
+                (64, false) => self.by_id(id, owner.user, now),
                 _ => of_name(id),
             };
             named.container = found.container;
@@ -148,7 +158,7 @@ impl Names {
     }
 
     /// Asks the runtimes' own files. The id is hexadecimal, so that it is safe in a path.
-    fn by_id(&self, id: &str, user: Option<u32>) -> Named {
+    fn by_id(&mut self, id: &str, user: Option<u32>, now: Instant) -> Named {
         let oci = [
             format!("run/containerd/io.containerd.runtime.v2.task/k8s.io/{id}/config.json"),
             format!("run/k3s/containerd/io.containerd.runtime.v2.task/k8s.io/{id}/config.json"),
@@ -159,19 +169,29 @@ impl Names {
         let docker = || self.json::<DockerContainer>(&docker).map(DockerContainer::named);
         let oci = oci.iter().filter_map(|path| self.json::<OciConfig>(path)).map(OciConfig::named);
         let found = docker().into_iter().chain(oci).find(|named| !named.container.is_empty());
-        found.or_else(|| self.podman(id, user)).unwrap_or_default()
+        found.or_else(|| self.podman(id, user, now)).unwrap_or_default()
     }
 
-    fn podman(&self, id: &str, user: Option<u32>) -> Option<Named> {
+    /// The list is a user's own, of any length: it is read no more often than kubelet's directories.
+    fn podman(&mut self, id: &str, user: Option<u32>, now: Instant) -> Option<Named> {
+        let is_fresh = |stored: &Stored| stored.user == user && now.duration_since(stored.at) < LIST_EVERY;
+        if !self.stored.as_ref().is_some_and(is_fresh) {
+            let names = self.stored_names(user).unwrap_or_default();
+            self.stored = Some(Stored { user, at: now, names });
+        }
+        let container = self.stored.as_ref()?.names.get(id)?.clone();
+        Some(Named { container, ..Named::default() })
+    }
+
+    fn stored_names(&self, user: Option<u32>) -> Option<HashMap<String, String>> {
         let storage = match user {
             None => "var/lib/containers/storage".to_owned(),
             Some(user) => format!("{}/.local/share/containers/storage", self.home(user)?.trim_matches('/')),
         };
-        ["containers.json", "volatile-containers.json"].iter().find_map(|file| {
-            let all: Vec<Stored> = self.json(&format!("{storage}/overlay-containers/{file}"))?;
-            let name = all.into_iter().find(|container| container.id == id)?.names.into_iter().next()?;
-            Some(Named { container: name, ..Named::default() })
-        })
+        let lists = ["volatile-containers.json", "containers.json"].iter().filter_map(|file| {
+            self.json::<Vec<StoredContainer>>(&format!("{storage}/overlay-containers/{file}"))
+        });
+        Some(lists.flatten().filter_map(|one| Some((one.id, one.names.into_iter().next()?))).collect())
     }
 
     /// The home directory of a user (passwd(5)).
@@ -309,7 +329,7 @@ impl OciConfig {
 
 /// A container in podman's storage.
 #[derive(Deserialize)]
-struct Stored {
+struct StoredContainer {
     id: String,
     #[serde(default)]
     names: Vec<String>,

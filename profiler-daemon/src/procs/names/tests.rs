@@ -160,3 +160,19 @@ fn cgroups_are_found_by_the_names_of_what_runs_in_them() {
     let one = NamedPlace { pod: Some("web-9x9"), namespace: Some("shop"), ..container };
     assert_eq!(find(one), [format!("/kubepods/pod{other}/{B}")]);
 }
+
+#[test]
+fn a_users_list_is_read_no_more_often_than_others() {
+    let host = Host::new();
+    host.write("etc/passwd", "me:x:1000:1000::/users/me:/bin/sh\n");
+    let list = "users/me/.local/share/containers/storage/overlay-containers/containers.json";
+    host.write(list, &format!(r#"[{{"id": "{A}", "names": ["cache"]}}]"#));
+    let owner = |id| {
+        Owner::of(&format!("/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{id}.scope"))
+    };
+    let (mut names, begin) = (host.names(), Instant::now());
+    assert_eq!(&*names.place(&owner(A), begin).container, "cache");
+    host.write(list, &format!(r#"[{{"id": "{B}", "names": ["web"]}}]"#));
+    assert_eq!(&*names.place(&owner(B), begin + LIST_EVERY / 2).container, &B[..12], "too early");
+    assert_eq!(&*names.place(&owner(B), begin + 2 * LIST_EVERY).container, "web");
+}
