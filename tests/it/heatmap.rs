@@ -12,12 +12,16 @@ use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Sums of each fraction of a second over all seconds but the first and the last.
-fn by_fraction(json: &Value) -> Result<Vec<f64>> {
+/// All seconds but the first and the last, which may be parts.
+fn inner(json: &Value) -> Result<&[Value]> {
     let columns = json["columns"].as_array().context("no columns")?;
-    let inner = columns.get(1..columns.len().saturating_sub(1)).unwrap_or_default();
+    Ok(columns.get(1..columns.len().saturating_sub(1)).unwrap_or_default())
+}
+
+/// Sums of each fraction of a second over these.
+fn by_fraction(json: &Value) -> Result<Vec<f64>> {
     let mut sums = vec![0.0; json["rows"].as_u64().context("no rows")? as usize];
-    for column in inner {
+    for column in inner(json)? {
         for (sum, value) in sums.iter_mut().zip(column.as_array().context("no column")?) {
             *sum += value.as_f64().context("not a number")?;
         }
@@ -34,10 +38,10 @@ fn heat(site: &Site, kind: &str, selector: &str, since: &str) -> Result<Value> {
 #[test]
 fn bursts_are_in_their_cells_and_a_cell_range_holds_one_of_them_only() -> Result<()> {
     let _exclusive = require_root!();
-    let workload = Workload::new("burst", 100.0)?;
-    let running = workload.start()?;
     let site = Site::new()?;
     let daemon = site.start_with(&["--on-cpu-frequency", "997", "--budget-millicpus", "1000"])?;
+    let workload = Workload::new("burst", 100.0)?;
+    let running = workload.start()?;
     let selector = format!("pid=\"{}\"", running.pid());
 
     // Nothing is sealed in the first seconds of most runs: what is still open is asked.
@@ -59,8 +63,7 @@ fn bursts_are_in_their_cells_and_a_cell_range_holds_one_of_them_only() -> Result
     // that the daemon did not see whole.
     let json = heat(&site, "off-cpu", &selector, "15s")?;
     let cells = by_fraction(&json)?;
-    let seen = json["columns"].as_array().context("no columns")?;
-    let seen = seen.iter().filter(|column| column[5].as_u64() > Some(0)).count() as f64;
+    let seen = inner(&json)?.iter().filter(|column| column[5].as_u64() > Some(0)).count() as f64;
     let rest = cells[2..13].iter().sum::<f64>() / 11.0 / 20_000.0;
     ensure!((0.75..1.1).contains(&(rest / seen)), "asleep for {rest} of {seen} cells: {cells:?}");
 

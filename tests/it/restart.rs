@@ -13,8 +13,8 @@ use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Windows of a second, so that several are sealed soon.
-const ARGUMENTS: [&str; 2] = ["--window", "1s"];
+/// Windows of a second, so that several are sealed soon; and samples enough on a busy machine, too.
+const ARGUMENTS: [&str; 6] = ["--window", "1s", "--on-cpu-frequency", "199", "--budget-millicpus", "1000"];
 
 fn now() -> Result<u64> {
     Ok(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs())
@@ -40,11 +40,11 @@ fn listed(site: &Site, from: u64) -> Result<Value> {
 #[test]
 fn windows_from_before_a_kill_are_there_afterwards_and_the_gap_is_told() -> Result<()> {
     let _exclusive = require_root!();
+    let site = Site::new()?;
+    let mut daemon = site.start_with(&ARGUMENTS)?;
     let workload = Workload::new("spin", 100.0)?;
     let running = workload.start()?;
     let selector = format!("pid=\"{}\"", running.pid());
-    let site = Site::new()?;
-    let mut daemon = site.start_with(&ARGUMENTS)?;
     let start = now()? + 2;
     // What ended two seconds ago is sealed and on disk.
     wait_for("six seconds of windows", LIMIT, || Ok((now()? > start + 8).then_some(())))?;
