@@ -19,7 +19,7 @@ pub struct CaptureSpec {
     pub min_block: Option<Duration>,
     /// Whether to record who ended the waits; `None`: yes, but not for the host.
     pub wakers: Option<bool>,
-    /// What it may take before it is ended; what is 0 is [`Limits::allowance`]'s.
+    /// What it may take before it is ended; what is 0 is as [`Limits`] says.
     pub allowance: Allowance,
     /// Why it is started.
     pub cause: Cause,

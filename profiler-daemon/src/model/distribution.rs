@@ -108,7 +108,7 @@ impl Histogram {
 pub struct StillOpen {
     /// When that was, ns since 1970; 0 where nobody has.
     pub at_ns: u64,
-    /// How many, in [`PARTS`].
+    /// How many, in sixteenths.
     pub parts: u64,
     /// The longest so far, ns.
     pub longest_ns: u64,

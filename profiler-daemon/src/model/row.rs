@@ -90,13 +90,13 @@ pub struct Entry<'a> {
     pub labels: &'a Arc<Labels>,
     /// Doing what.
     pub activity: Activity,
-    /// Indices into [`Profile::frames`], leaf first.
+    /// Indices into [`super::Profile::frames`], leaf first.
     pub stack: &'a [u32],
     /// Who ended the wait, where that was recorded. Rows that differ in nothing else are several.
     pub waker: Option<EntryWaker<'a>>,
     /// How much.
     pub value: Value,
-    /// How much in [`ProfileKind::unit`]. Microseconds are rounded so that the rows of a profile
+    /// How much in [`super::ProfileKind::unit`]. Microseconds are rounded so that the rows of a profile
     /// add up to its total.
     pub shown: u64,
     /// Standard error of the value, in the same unit.
@@ -108,6 +108,6 @@ pub struct Entry<'a> {
 pub struct EntryWaker<'a> {
     /// Who.
     pub labels: &'a Arc<Labels>,
-    /// Indices into [`Profile::frames`], leaf first.
+    /// Indices into [`super::Profile::frames`], leaf first.
     pub stack: &'a [u32],
 }
