@@ -1,6 +1,7 @@
 //! `profiler diff` as a gate for CI: a planted regression is caught, equal runs pass.
 
 use anyhow::{Context as _, Result, ensure};
+use profiler_tests::privilege::long_or_skip;
 use profiler_tests::require_root;
 use profiler_tests::run::{Outcome, run_in};
 use profiler_tests::workload::Workload;
@@ -24,15 +25,15 @@ fn diff(recording: &Recording, args: &[&str]) -> Result<Outcome> {
 /// Starts of the program in one recording.
 const STARTS: usize = 12;
 
-/// Comparisons: noise differs from run to run.
-fn runs() -> usize {
-    if std::env::var_os("PROFILER_TESTS_LONG").is_some_and(|long| long == "1") { 10 } else { 3 }
-}
+const RUNS: usize = 10;
 
 #[test]
 fn ten_percent_in_one_function_of_a_real_program_fail_the_gate_every_time() -> Result<()> {
+    if !long_or_skip() {
+        return Ok(());
+    }
     let _exclusive = require_root!();
-    for run in 1..=runs() {
+    for run in 1..=RUNS {
         let recording = Recording::new()?;
         for (file, slower) in [("base.json", 0), ("same.json", 0), ("slow.json", 10)] {
             // Several starts a recording: where a program lies in memory can make one of its functions

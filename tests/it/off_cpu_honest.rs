@@ -18,6 +18,9 @@ use tempfile::TempDir;
 
 /// A window has to end before it can be asked for.
 const WINDOW_LIMIT: Duration = Duration::from_secs(60);
+/// What one window of 2 s may hold of a second of one thread, microseconds: the sweeps that cut a long
+/// wait come with the timer that reads the rings, 50 ms early or late.
+const SWAY: (f64, f64) = (0.95e6, 1.05e6);
 const LAST_PID: &str = "/proc/sys/kernel/ns_last_pid";
 /// Others start processes, too.
 const TRIES: usize = 500;
@@ -163,10 +166,10 @@ fn no_window_holds_more_of_a_thread_than_it_is_long() -> Result<()> {
         ensure!(seconds > 0.0, "no window from {from} on");
         for comm in ["oc-stuck", "oc-sleeper", "oc-napper", "oc-mutex", "oc-pipe", "oc-spin-a"] {
             let us = folded.under(comm).total() as f64;
-            assert!(us <= seconds * 1.02e6, "{comm}: {us} us in windows of {seconds} s");
+            assert!(us <= seconds * SWAY.1, "{comm}: {us} us in windows of {seconds} s");
         }
         let stuck = folded.under("oc-stuck").total();
-        assert!(stuck as f64 >= seconds * 0.98e6, "oc-stuck: but {stuck} us in windows of {seconds} s");
+        assert!(stuck as f64 >= seconds * SWAY.0, "oc-stuck: but {stuck} us in windows of {seconds} s");
         (windows, stuck_us, all_seconds) = (windows + 1, stuck_us + stuck, all_seconds + seconds);
     }
     assert_eq!(windows, 3);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use profiler_tests::daemon::Site;
-use profiler_tests::privilege::skip;
+use profiler_tests::privilege::{long_or_skip, skip};
 use profiler_tests::require_root;
 use profiler_tests::run::{Running, wait_for};
 use profiler_tests::workload::Workload;
@@ -63,6 +63,9 @@ fn one_burst(
     comm: &str,
     burst: impl Fn() -> Result<Vec<Running>>,
 ) -> Result<()> {
+    if !long_or_skip() {
+        return Ok(());
+    }
     if fs::read_to_string(format!("/proc/pressure/{resource}")).is_err() {
         skip("needs pressure stall information (psi=1)");
         return Ok(());

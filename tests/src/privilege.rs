@@ -55,6 +55,17 @@ impl Exclusive {
     }
 }
 
+/// Whether tests may take long, and may ask for a machine that nobody else uses:
+/// `PROFILER_TESTS_LONG=1`. Says so where they may not.
+#[must_use]
+pub fn long_or_skip() -> bool {
+    let long = std::env::var_os("PROFILER_TESTS_LONG").is_some_and(|long| long == "1");
+    if !long {
+        skip("takes long and wants a machine of its own (PROFILER_TESTS_LONG=1)");
+    }
+    long
+}
+
 /// Says that the running test is skipped, and how many were so far. Goes straight to stderr, which
 /// the test runner does not capture, so that it is seen although the test counts as passed.
 pub fn skip(reason: &str) {
