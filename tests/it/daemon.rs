@@ -60,10 +60,13 @@ fn a_client_that_knows_only_reflection_fetches_flame_graphs() -> Result<()> {
     assert_eq!(list[0]["processes"][0]["pid"], running.pid(), "{}", list[0]);
     assert_eq!(list[0]["processes"][0]["comm"], "spin", "{}", list[0]);
 
-    let status = client.call("profiler.v1.AgentService/Status", json!({}))?;
-    for field in ["rss_bytes", "bpf_map_bytes", "on_cpu_samples", "windows"] {
-        assert!(status[0][field].as_u64().is_some_and(|count| count > 0), "{field}: {}", status[0]);
-    }
+    // Counters are read once a second, and a window takes its time to end.
+    wait_for("a status that has counted", WINDOW_LIMIT, || {
+        let status = client.call("profiler.v1.AgentService/Status", json!({}))?;
+        let counts = ["rss_bytes", "bpf_map_bytes", "on_cpu_samples", "windows"]
+            .map(|field| status[0][field].as_u64().unwrap_or(0));
+        Ok(counts.iter().all(|&count| count > 0).then_some(()))
+    })?;
     let settings = client.call("profiler.v1.AgentService/Settings", json!({}))?;
     assert!(settings[0]["toml"].as_str().is_some_and(|toml| toml.contains('=')), "{}", settings[0]);
     let findings = client.call("profiler.v1.AgentService/Findings", json!({}))?;

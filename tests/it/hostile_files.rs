@@ -76,8 +76,10 @@ fn a_daemon_lives_on_and_says_what_it_gave_up() -> Result<()> {
     })?;
     are_named(&folded)?;
     ensure!(daemon.running.is_running()?, "the daemon is gone: {}", daemon.running.stderr());
-    let (_, metrics) = site.get("/metrics")?;
-    let line = metrics.lines().find(|line| line.contains(REASON)).context("it is not counted")?;
+    let line = wait_for("a count of what was given up", Duration::from_secs(50), || {
+        let (_, metrics) = site.get("/metrics")?;
+        Ok(metrics.lines().find(|line| line.contains(REASON)).map(str::to_owned))
+    })?;
     ensure!(line.ends_with(" 1"), "the file was given up once: {line}");
     Ok(())
 }
