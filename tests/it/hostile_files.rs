@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use profiler_tests::binary::profiler;
 use profiler_tests::daemon::Site;
 use profiler_tests::folded::Folded;
