@@ -11,6 +11,8 @@ use profiler_tests::svg::Svg;
 use profiler_tests::workload::Workload;
 use tempfile::TempDir;
 
+const ENOUGH: u64 = 100;
+
 #[test]
 fn flame_graphs_tables_and_captures_come_over_the_command_line() -> Result<()> {
     let _exclusive = require_root!();
@@ -24,7 +26,9 @@ fn flame_graphs_tables_and_captures_come_over_the_command_line() -> Result<()> {
     let folded = wait_for("a window", Duration::from_secs(60), || {
         let query = ["flamegraph", "--format", "folded", "--since", "1m", "--where", &selector];
         let outcome = site.cli(&query)?;
-        Ok((outcome.code == Some(0)).then_some(outcome.stdout))
+        // Enough for the hottest function to be the hottest in them.
+        let enough = outcome.code == Some(0) && Folded::parse(&outcome.stdout)?.total() >= ENOUGH;
+        Ok(enough.then_some(outcome.stdout))
     })?;
     assert_eq!(Folded::parse(&folded)?.heaviest_leaf().map(|(leaf, _)| leaf), Some("hot_function"));
 

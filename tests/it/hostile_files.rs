@@ -71,7 +71,7 @@ fn a_daemon_lives_on_and_says_what_it_gave_up() -> Result<()> {
         let parts = client.call("profiler.v1.ProfileService/Query", query)?;
         let text: String = parts.iter().filter_map(|part| part["text"].as_str()).collect();
         let folded = Folded::parse(&text)?;
-        let both = folded.under("spin").total() > 20 && folded.under("hostile").total() > 20;
+        let both = folded.under("spin").total() > 400 && folded.under("hostile").total() > 400;
         Ok(both.then_some(folded))
     })?;
     are_named(&folded)?;
