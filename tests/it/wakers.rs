@@ -73,7 +73,8 @@ fn a_convoy_is_woken_by_whoever_gave_the_lock_back() -> Result<()> {
             stack.activity == "blocked: sleep"
                 && waker.is_some_and(|waker| waker.frames.iter().all(|f| f.is_kernel()))
         });
-        assert!(by_timer >= 0.99 * asleep, "{how}: {by_timer} us of {asleep} asleep ended by a timer");
+        // Some are left to a thread of the kernel (ksoftirqd), which then is the waker.
+        assert!(by_timer >= 0.9 * asleep, "{how}: {by_timer} us of {asleep} asleep ended by a timer");
 
         // All forms agree, and the holder's function is in the top frames of the picture.
         let folded = recording.folded("a.folded")?;
