@@ -74,6 +74,7 @@ async fn run(config: &Config) -> Result<(), AgentError> {
     let cpus = kernel::cpu_count();
     let options = Options {
         table_bytes: config.unwind.table_bytes,
+        event: config.on_cpu.event,
         ..Options::for_rate(cpus, config.on_cpu.frequency)
     };
     let kernel = Kernel::load(&options)?;

@@ -66,6 +66,8 @@ daemon_args! {
     window = "window", "DURATION";
     /// On-CPU samples a second and CPU, 1 to 100000
     on_cpu_frequency = "on_cpu.frequency", "HERTZ";
+    /// What makes an on-CPU sample due: auto or cpu-clock
+    on_cpu_event = "on_cpu.event", "EVENT";
     /// Record all the time where threads wait: true or false
     off_cpu_enabled = "off_cpu.enabled", "BOOL";
     /// Off-CPU time of a thread between two samples; 0s takes every interval

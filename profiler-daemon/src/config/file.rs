@@ -7,7 +7,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{Origin, Problem};
-use super::keys::{self, KEYS, Key, Shape};
+use super::key::{self, Key, Shape};
+use super::keys::KEYS;
 
 /// Largest configuration file that is read: a wrong path must not fill the memory.
 const MAX_FILE_BYTES: u64 = 1 << 20;
@@ -74,7 +75,7 @@ impl Walk<'_> {
                     }
                 }
             } else {
-                let message = match keys::nearest(&full, KEYS.iter().map(|key| key.name.to_owned())) {
+                let message = match key::nearest(&full, KEYS.iter().map(|key| key.name.to_owned())) {
                     Some(known) => format!("unknown key {full:?}; the nearest known key is {known:?}"),
                     None => format!("unknown key {full:?}"),
                 };

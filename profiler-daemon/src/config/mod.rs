@@ -2,6 +2,7 @@
 
 mod error;
 mod file;
+mod key;
 mod keys;
 mod pressure;
 mod values;
@@ -21,11 +22,12 @@ use tracing::level_filters::LevelFilter;
 
 pub use error::{ConfigError, Origin, Problem};
 pub use pressure::{PressureResource, PressureRule, PressureScope};
-pub use values::{Listen, LogFormat};
+pub use values::{CpuEvent, Listen, LogFormat};
 pub use wait_rules::wait_rules;
 pub use webhook::{LabelKind, LabelTarget, Secret};
 
-use keys::{KEYS, Key};
+use key::Key;
+use keys::KEYS;
 
 /// Everything that can be set on the daemon. Each value is inside its range, and the values fit
 /// together.
@@ -77,6 +79,8 @@ pub struct Config {
 pub struct OnCpu {
     /// Samples a second and CPU, 1 to 100000 Hz.
     pub frequency: u32,
+    /// What makes a sample due.
+    pub event: CpuEvent,
 }
 
 /// The off-CPU clocks, which every thread of the host has.
@@ -223,7 +227,7 @@ impl Default for Config {
             state_dir: PathBuf::from("/var/lib/profiler"),
             run_dir: PathBuf::from("/run/profiler"),
             window: Duration::from_secs(10),
-            on_cpu: OnCpu { frequency: 99 },
+            on_cpu: OnCpu { frequency: 99, event: CpuEvent::Auto },
             off_cpu: OffCpu { enabled: true, period: Duration::from_millis(10), wait_rules: None },
             budget: Budget { off_cpu_samples: 500, millicpus: None, store_bytes: 64 << 10 },
             retention: Retention { age: Duration::from_secs(86_400), bytes: 1 << 30, in_memory: false },
@@ -346,7 +350,7 @@ impl Layers {
         for (name, value) in variables {
             let Some(key) = KEYS.iter().find(|key| key.variable() == name) else {
                 if !matches!(name.as_str(), "PROFILER_CONFIG" | "PROFILER_CONNECT") {
-                    let nearest = keys::nearest(&name, KEYS.iter().map(Key::variable));
+                    let nearest = key::nearest(&name, KEYS.iter().map(Key::variable));
                     self.warnings.push(match nearest {
                         Some(known) => {
                             format!("{name} is not a known variable and has no effect; did you mean {known}?")

@@ -35,7 +35,7 @@ fn later_layers_go_first() {
     let loaded = load(text, &environment, &[("on_cpu.frequency", "33")]).expect("valid");
     let expected = Config {
         window: Duration::from_secs(5),
-        on_cpu: OnCpu { frequency: 33 },
+        on_cpu: OnCpu { frequency: 33, event: CpuEvent::Auto },
         log: Log { level: LevelFilter::WARN, ..Config::default().log },
         ..Config::default()
     };

@@ -89,6 +89,36 @@ impl fmt::Display for LogFormat {
     }
 }
 
+/// What makes an on-CPU sample due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CpuEvent {
+    /// Reference cycles of the CPU where it counts them, else the kernel's clock.
+    Auto,
+    /// The kernel's clock.
+    CpuClock,
+}
+
+impl FromStr for CpuEvent {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu-clock" => Ok(Self::CpuClock),
+            _ => Err(format!("{text:?} is not an event; use auto or cpu-clock")),
+        }
+    }
+}
+
+impl fmt::Display for CpuEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::CpuClock => "cpu-clock",
+        })
+    }
+}
+
 /// The text of a key that is not a list.
 pub(super) fn one(texts: &[String]) -> &str {
     texts.first().map_or("", String::as_str)

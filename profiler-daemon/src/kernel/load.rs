@@ -12,6 +12,7 @@ use zerocopy::IntoBytes;
 use super::layout;
 use super::tables::Sizes;
 use super::types::Types;
+use crate::config::CpuEvent;
 
 /// The object built from `profiler-ebpf`; see build.rs.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/profiler.bpf.o"));
@@ -25,6 +26,8 @@ pub struct Options {
     pub off_cpu_ring_bytes: u32,
     /// Bytes of the unwinding tables' rows, taken from the kernel at once; at least 1 MiB.
     pub table_bytes: u64,
+    /// What makes an on-CPU sample due.
+    pub event: CpuEvent,
     /// What tests and benches ask for beside.
     pub runs: Runs,
 }
@@ -49,6 +52,7 @@ impl Options {
             on_cpu_ring_bytes: on_cpu.clamp(1 << 18, 1 << 25) as u32,
             off_cpu_ring_bytes: 1 << 23,
             table_bytes: 32 << 20,
+            event: CpuEvent::Auto,
             runs: Runs::default(),
         }
     }

@@ -8,6 +8,7 @@ mod load;
 mod mapped;
 mod off_cpu;
 mod on_cpu;
+mod on_cpu_event;
 pub mod preflight;
 #[cfg(test)]
 mod privilege;
@@ -80,7 +81,7 @@ impl Kernel {
             rings,
             filter,
             log,
-            on_cpu: on_cpu::Sampler::default(),
+            on_cpu: on_cpu::Sampler::new(options.event),
             off_cpu: off_cpu::Hooks::default(),
             watch: watch::Watch::default(),
             tables: Some(tables),

@@ -3,26 +3,33 @@
 use std::collections::BTreeMap;
 
 use aya::Ebpf;
-use aya::programs::perf_event::{
-    PerfEventConfig, PerfEventLinkId, PerfEventScope, SamplePolicy, SoftwareEvent,
-};
+use aya::programs::perf_event::{PerfEventLinkId, PerfEventScope};
 use aya::programs::{PerfEvent, ProgramError};
 use tracing::{info, warn};
 
 use super::KernelError;
+use super::on_cpu_event::Event;
+use crate::config::CpuEvent;
 
 const PROGRAM: &str = "on_cpu_sample";
 
 /// Which CPUs are sampled, and how.
-#[derive(Default)]
 pub(super) struct Sampler {
+    wanted: CpuEvent,
+    /// What is counted, known from the first attachment on.
+    event: Option<Event>,
     links: BTreeMap<u32, PerfEventLinkId>,
     /// Frequency while attached.
     frequency_hz: Option<u32>,
 }
 
 impl Sampler {
-    /// Attaches the CPU clock to every online CPU.
+    /// Nothing is attached yet.
+    pub(super) fn new(wanted: CpuEvent) -> Self {
+        Self { wanted, event: None, links: BTreeMap::new(), frequency_hz: None }
+    }
+
+    /// Attaches to every online CPU.
     pub(super) fn attach(&mut self, ebpf: &mut Ebpf, frequency_hz: u32) -> Result<(), KernelError> {
         let program = program(ebpf)?;
         match program.load() {
@@ -46,7 +53,8 @@ impl Sampler {
                 Err(KernelError::NoCpu("/sys/devices/system/cpu/online names no CPU".to_owned()))
             }
             _ => {
-                info!(cpus = self.links.len(), frequency_hz, "sampling on-CPU stacks");
+                let event = self.event().name();
+                info!(cpus = self.links.len(), frequency_hz, event, "sampling on-CPU stacks");
                 Ok(())
             }
         }
@@ -93,19 +101,31 @@ impl Sampler {
     }
 
     fn attach_cpu(&mut self, ebpf: &mut Ebpf, cpu: u32) -> Result<(), KernelError> {
-        let frequency_hz = u64::from(self.frequency_hz.unwrap_or(1).max(1));
-        let program = program(ebpf)?;
+        let frequency_hz = self.frequency_hz.unwrap_or(1);
+        let event = self.event();
+        let (config, policy) = event.open(frequency_hz);
         let scope = PerfEventScope::AllProcessesOneCpu { cpu };
-        // The clock and a fixed period, so that every hit is worth exactly that much CPU time. Cycles
-        // by frequency are not: the kernel steers a CPU that is busy one tick in five towards as many
-        // hits a second as one that always is (perf_calculate_period, kernel/events/core.c).
-        let policy = SamplePolicy::Period(1_000_000_000 / frequency_hz);
-        let clock = PerfEventConfig::Software(SoftwareEvent::CpuClock);
-        let link = program
-            .attach(clock, scope, policy, false)
-            .map_err(|error| KernelError::program(format!("open a perf event on CPU {cpu}"), error))?;
+        let program = program(ebpf)?;
+        let link = match program.attach(config, scope, policy, false) {
+            // The counters may be taken, and not every CPU of a host need have the same.
+            Err(error) if event != Event::CpuClock => {
+                warn!(cpu, %error, "no reference cycles on this CPU: sampling it by the CPU clock");
+                let (config, policy) = Event::CpuClock.open(frequency_hz);
+                program.attach(config, scope, policy, false)
+            }
+            attached => attached,
+        };
+        let link =
+            link.map_err(|error| KernelError::program(format!("open a perf event on CPU {cpu}"), error))?;
         self.links.insert(cpu, link);
         Ok(())
+    }
+
+    fn event(&mut self) -> Event {
+        *self.event.get_or_insert_with(|| match self.wanted {
+            CpuEvent::Auto => Event::of_host(),
+            CpuEvent::CpuClock => Event::CpuClock,
+        })
     }
 }
 
