@@ -1,4 +1,4 @@
-//! From a pc to its unwinding rule: mapping, page, row, rule; and a cache that spares all of it.
+//! From a pc to its unwinding rule: mapping, page, row, rule; and two caches that spare all of it.
 
 use profiler_common::unwind::{MAX_MAPPINGS, MAX_ROWS_PER_PAGE, Mapping, PAGE_SHIFT, ROWS_PER_CHUNK};
 
@@ -14,14 +14,32 @@ pub mod kind {
     pub const JIT: u8 = 18;
 }
 
-/// Entries of the cache; a power of two.
-const CACHE: usize = 4096;
+/// Entries by pc; a power of two.
+const BY_PC: usize = 4096;
+/// Entries by stack pointer; a power of two.
+const BY_SP: usize = 1024;
+/// A frame takes at least 16 bytes, mostly more than 32: two of one stack seldom share an entry.
+const SP_SHIFT: u64 = 5;
 
-/// One processor's cache of pcs and their rules. Keys name the list of mappings they were looked
+/// One processor's caches of pcs and their rules. Keys name the list of mappings they were looked
 /// up in, so that nothing has to be thrown away when a process maps or execs.
+///
+/// The first is by stack pointer: a thread that is seen again has most of its frames where they were,
+/// and those of neighbours lie in one line or in the next one. The second is by pc, for frames that
+/// have moved. At 99 Hz nothing of either is in the processor's own caches any more: by pc, each
+/// frame costs a line and an entry of the TLB, twice what the whole walk costs besides.
 #[repr(C)]
 pub struct Cache {
-    entries: [Entry; CACHE],
+    by_sp: [Seen; BY_SP],
+    by_pc: [Entry; BY_PC],
+}
+
+/// As [`Entry`], without its padding.
+#[repr(C)]
+struct Seen {
+    pc: u64,
+    list: u64,
+    rule: u64,
 }
 
 #[repr(C)]
@@ -48,22 +66,43 @@ pub struct Code {
     pub last: Mapping,
 }
 
-/// The packed rule for a pc, from the cache where it is there.
+/// The packed rule for a pc of a frame whose stack pointer this is, from a cache where it is there.
 #[inline(always)]
-pub fn cached(cache: *mut Cache, code: &mut Code, pc: u64) -> u64 {
+pub fn cached(cache: *mut Cache, code: &mut Code, pc: u64, sp: u64) -> u64 {
     let key = pc | IN_USE;
-    // Fibonacci hashing: the top bits of the product depend on all bits of the pc.
-    let slot = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize & (CACHE - 1);
+    let slot = (sp >> SP_SHIFT) as usize & (BY_SP - 1);
     // SAFETY: masked to the array. The cache belongs to this CPU and this kind of program.
     unsafe {
-        let entry = (&raw mut (*cache).entries).cast::<Entry>().add(slot);
+        let seen = (&raw mut (*cache).by_sp).cast::<Seen>().add(slot);
+        if (&raw const (*seen).pc).read_volatile() == key
+            && (&raw const (*seen).list).read_volatile() == u64::from(code.list)
+        {
+            return (&raw const (*seen).rule).read_volatile();
+        }
+        let rule = cached_by_pc(cache, code, pc);
+        // In this order, so that a program that interrupts us finds no half entry.
+        (&raw mut (*seen).pc).write_volatile(0);
+        (&raw mut (*seen).list).write_volatile(u64::from(code.list));
+        (&raw mut (*seen).rule).write_volatile(rule);
+        (&raw mut (*seen).pc).write_volatile(key);
+        rule
+    }
+}
+
+#[inline(always)]
+fn cached_by_pc(cache: *mut Cache, code: &mut Code, pc: u64) -> u64 {
+    let key = pc | IN_USE;
+    // Fibonacci hashing: the top bits of the product depend on all bits of the pc.
+    let slot = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize & (BY_PC - 1);
+    // SAFETY: as above.
+    unsafe {
+        let entry = (&raw mut (*cache).by_pc).cast::<Entry>().add(slot);
         if (&raw const (*entry).pc).read_volatile() == key
             && (&raw const (*entry).list).read_volatile() == u64::from(code.list)
         {
             return (&raw const (*entry).rule).read_volatile();
         }
         let rule = find(code, pc);
-        // In this order, so that a program that interrupts us finds no half entry.
         (&raw mut (*entry).pc).write_volatile(0);
         (&raw mut (*entry).list).write_volatile(u64::from(code.list));
         (&raw mut (*entry).rule).write_volatile(rule);

@@ -122,7 +122,9 @@ pub unsafe fn step<const FAST: bool>(scratch: *mut Scratch, cache: *mut Cache) -
     let walk = &mut scratch.walk;
     // The call, not what follows it: that may belong to the next function.
     let pc = if walk.exact != 0 { walk.ip } else { walk.ip.wrapping_sub(1) };
-    let rule = if FAST { rules::cached(cache, &mut walk.code, pc) } else { rules::find(&mut walk.code, pc) };
+    let sp = walk.sp;
+    let rule =
+        if FAST { rules::cached(cache, &mut walk.code, pc, sp) } else { rules::find(&mut walk.code, pc) };
     let (how, how_bp) = (rule as u8, (rule >> 8) as u8);
     let bp_offset = (rule >> 16) as u16 as i16 as i64 as u64;
     let offset = (rule >> 32) as u32 as i32 as i64 as u64;
