@@ -133,7 +133,7 @@ fn judge(
     Ok(verdict)
 }
 
-/// Share of a thread's records whose user stack is borrowed or missing, as the answer states it.
+/// Share of a thread's off-CPU time whose user stack is borrowed or missing, as the answer states it.
 fn without_stack(daemon: &Daemon<'_>, pid: u32, thread: &str) -> Result<f64> {
     let selection = json!({
         "kind": "PROFILE_KIND_OFF_CPU",
@@ -144,7 +144,8 @@ fn without_stack(daemon: &Daemon<'_>, pid: u32, thread: &str) -> Result<f64> {
     let parts = daemon.client()?.call("profiler.v1.ProfileService/Query", request)?;
     let stacks = parts.iter().find_map(|part| part["summary"]["stacks"].as_object()).context("no summary")?;
     let number = |name: &str| stacks.get(name).and_then(serde_json::Value::as_f64).unwrap_or(0.0);
-    Ok((number("user_borrowed") + number("user_missing")) / number("records").max(1.0))
+    ensure!(number("off_cpu_ns") > 0.0, "no off-CPU time is stated: {stacks:?}");
+    Ok((number("borrowed_ns") + number("missing_ns")) / number("off_cpu_ns"))
 }
 
 fn is_sampled_truly(period: &str, period_us: f64) -> Result<()> {
@@ -172,7 +173,7 @@ fn is_sampled_truly(period: &str, period_us: f64) -> Result<()> {
         let verdict = judge(&folded, &intervals, &own, period_us)?;
         wrong.extend(verdict.wrong.into_iter().map(|line| format!("run {run}: {line}")));
         let without = without_stack(&daemon, pid, MIXED)?;
-        println!("run {run}, {period}: {without:.3} of the records of {MIXED} without a stack of their own");
+        println!("run {run}, {period}: {without:.3} of the time of {MIXED} without a stack of their own");
         if without >= WITHOUT_STACK {
             wrong.push(format!("run {run}: {without:.3} of {MIXED} have a borrowed or no user stack"));
         }
