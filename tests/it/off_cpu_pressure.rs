@@ -17,8 +17,11 @@ use crate::triggers::{captures, first_row, report};
 /// How long a host may take to calm down.
 const CALM_LIMIT: Duration = Duration::from_secs(60);
 const BURST_LIMIT: Duration = Duration::from_secs(40);
-/// Less than each burst makes, more than a calm host has.
-const STALLED: &str = "300ms/2s";
+/// Less than each burst makes (all of the time, of memory half), more than the start of a daemon does, which
+/// wants a CPU and reads its files: 200 ms of the one and 70 of the other on two CPUs, a debug build.
+const CPU_STALLED: &str = "1s/2s";
+const IO_STALLED: &str = "800ms/2s";
+const MEMORY_STALLED: &str = "300ms/2s";
 /// Room that the workload's file does not fit in by far, bytes.
 const MEMORY_BYTES: &str = "50331648";
 
@@ -58,7 +61,7 @@ fn without_triggers(command: &Command) -> Command {
 /// Runs the burst under a daemon that watches the host for it, and checks the one bundle.
 fn one_burst(
     by: By,
-    resource: &str,
+    (resource, stalled): (&str, &str),
     first_heading: &str,
     comm: &str,
     burst: impl Fn() -> Result<Vec<Running>>,
@@ -75,7 +78,7 @@ fn one_burst(
         return Ok(());
     }
     let site = Site::new()?;
-    let rule = format!("host {resource} some {STALLED}");
+    let rule = format!("host {resource} some {stalled}");
     let mut command = site.command()?;
     command.args(["--pressure-rules", &rule, "--trigger-duration", "6s", "--window", "2s"]);
     let daemon = site.start_by(if by == By::Reading { without_triggers(&command) } else { command })?;
@@ -121,7 +124,7 @@ fn cpu_burst(by: By) -> Result<()> {
     let cpus = std::thread::available_parallelism()?.get();
     let hogs: Vec<Workload> =
         (0..2 * cpus).map(|_| Ok(Workload::new("spin", 100.0)?.arg("hog"))).collect::<Result<_>>()?;
-    one_burst(by, "cpu", "## On the CPU during the capture", "hog", || {
+    one_burst(by, ("cpu", CPU_STALLED), "## On the CPU during the capture", "hog", || {
         hogs.iter().map(Workload::start).collect()
     })
 }
@@ -130,7 +133,9 @@ fn cpu_burst(by: By) -> Result<()> {
 fn io_pressure_of_the_host_starts_one_capture() -> Result<()> {
     let _exclusive = require_root!();
     let press = Workload::new("press", 100.0)?.arg("io");
-    one_burst(By::Kernel, "io", "## Waiting for I/O or memory", "press", || Ok(vec![press.start()?]))
+    one_burst(By::Kernel, ("io", IO_STALLED), "## Waiting for I/O or memory", "press", || {
+        Ok(vec![press.start()?])
+    })
 }
 
 /// A cgroup with little memory; removed when dropped, after what is in it.
@@ -172,5 +177,7 @@ fn memory_pressure_of_the_host_starts_one_capture() -> Result<()> {
         return Ok(());
     };
     let press = Workload::new("press", 100.0)?.arg("memory").arg(cgroup.0.join("cgroup.procs"));
-    one_burst(By::Kernel, "memory", "## Waiting for I/O or memory", "press", || Ok(vec![press.start()?]))
+    one_burst(By::Kernel, ("memory", MEMORY_STALLED), "## Waiting for I/O or memory", "press", || {
+        Ok(vec![press.start()?])
+    })
 }

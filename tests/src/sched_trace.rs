@@ -12,6 +12,14 @@ use tempfile::TempDir;
 /// Room for events, KiB a CPU.
 const BUFFER_KIB: &str = "65536";
 
+/// Wake-ups: where somebody begins one, and where the thread is put on its queue.
+const WAKE_UPS: [&str; 2] = ["sched_waking", "sched_wakeup"];
+
+/// What a thread does as soon as it is back on a CPU. Kernels were seen that record nothing of what one CPU's
+/// idle task does (programs attached to the switch are called, its event is not written), so that each
+/// switch from that task to a thread is missing: these tell the thread's return.
+const RETURNS: [&str; 3] = ["raw_syscalls/sys_exit", "rseq/rseq_update", "block"];
+
 /// One time that a thread was off the CPU, from switch-out to switch-in. Times are those of
 /// `CLOCK_MONOTONIC`, microseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -59,6 +67,16 @@ impl Sums {
     }
 }
 
+/// Whether a thread's intervals hold all that it has counted itself: `waits`, which all leave the CPU, and what
+/// it waited at least. Its own clock is read on both sides of a wait, and takes the ways there with it.
+#[must_use]
+pub fn holds(intervals: &[Interval], waits: u64, least_us: f64) -> bool {
+    const WHOLE: f64 = 0.97;
+    const WAY_US: f64 = 20.0;
+    let traced: f64 = intervals.iter().map(|interval| interval.in_us - interval.out_us + WAY_US).sum();
+    intervals.len() as f64 >= WHOLE * waits as f64 && traced >= WHOLE * least_us
+}
+
 /// A trace that runs: an instance of its own in the kernel's tracing file system.
 #[derive(Debug)]
 pub struct SchedTrace {
@@ -87,9 +105,15 @@ impl SchedTrace {
             "events/sched/sched_switch/filter",
             &format!("prev_comm ~ \"{names}\" || next_comm ~ \"{names}\""),
         )?;
-        trace.set("events/sched/sched_wakeup/filter", &format!("comm ~ \"{names}\""))?;
         trace.set("events/sched/sched_switch/enable", "1")?;
-        trace.set("events/sched/sched_wakeup/enable", "1")?;
+        let by_name = |event: &str| {
+            trace.set(&format!("events/{event}/filter"), &format!("comm ~ \"{names}\""))?;
+            trace.set(&format!("events/{event}/enable"), "1")
+        };
+        WAKE_UPS.iter().try_for_each(|event| by_name(&format!("sched/{event}")))?;
+        // Not every kernel has all of these.
+        let known = |event: &&&str| trace.instance.join("events").join(event).exists();
+        RETURNS.iter().filter(known).try_for_each(|event| by_name(event))?;
         trace.set("tracing_on", "1")?;
         Ok(Some(trace))
     }
@@ -132,55 +156,120 @@ fn unmount(path: &Path) -> Result<()> {
 
 /// A thread that is off the CPU.
 #[derive(Clone, Copy)]
-struct Off {
+struct Off<'a> {
+    comm: &'a str,
     out_us: f64,
+    waking_us: Option<f64>,
     woken_us: Option<f64>,
     preempted: bool,
 }
 
+impl Off<'_> {
+    fn until(&self, in_us: f64) -> Interval {
+        // The idle task puts threads on its queue, too, unseen like its switches.
+        let woken_us = self.woken_us.or(self.waking_us);
+        let in_us = in_us.max(woken_us.unwrap_or(self.out_us));
+        Interval { out_us: self.out_us, woken_us, in_us, preempted: self.preempted }
+    }
+}
+
+/// How long after its return a thread does something, by what that is: learned where the switch was seen.
+#[derive(Default)]
+struct Lags<'a>(BTreeMap<(&'a str, &'a str), (f64, f64)>);
+
+impl<'a> Lags<'a> {
+    fn learn(&mut self, comm: &'a str, name: &'a str, lag_us: f64) {
+        let (sum, count) = self.0.entry((comm, name)).or_default();
+        *sum += lag_us;
+        *count += 1.0;
+    }
+
+    fn mean_us(&self, comm: &str, name: &str) -> f64 {
+        self.0.get(&(comm, name)).map_or(0.0, |(sum, count)| sum / count)
+    }
+}
+
 fn parse(text: &str) -> Result<BTreeMap<String, Vec<Interval>>> {
-    let mut off: BTreeMap<u32, Off> = BTreeMap::new();
+    let mut off: BTreeMap<u32, Off<'_>> = BTreeMap::new();
+    let mut back: BTreeMap<u32, (&str, f64)> = BTreeMap::new();
+    let mut lags = Lags::default();
+    let mut unseen = Vec::new();
     let mut all: BTreeMap<String, Vec<Interval>> = BTreeMap::new();
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let event = event(line).with_context(|| format!("what does this say? {line}"))?;
-        match event {
-            Event::Wakeup { at_us, pid } => {
+        // Who does something is on a CPU, whether its switch was seen or not.
+        if let Some((comm, since_us)) = back.remove(&event.by) {
+            lags.learn(comm, event.name, event.at_us - since_us);
+        } else if let Some(off) = off.remove(&event.by) {
+            unseen.push((off, event.name, event.at_us));
+        }
+        match event.what {
+            What::Waking(pid) => {
                 if let Some(off) = off.get_mut(&pid).filter(|off| !off.preempted) {
-                    off.woken_us.get_or_insert(at_us);
+                    off.waking_us.get_or_insert(event.at_us);
                 }
             }
-            Event::Switch { at_us, prev, next, runnable } => {
-                off.insert(prev, Off { out_us: at_us, woken_us: None, preempted: runnable });
-                if let Some(Off { out_us, woken_us, preempted }) = off.remove(&next.0) {
-                    let interval = Interval { out_us, woken_us, in_us: at_us, preempted };
-                    all.entry(next.1.to_owned()).or_default().push(interval);
+            What::Wakeup(pid) => {
+                if let Some(off) = off.get_mut(&pid).filter(|off| !off.preempted) {
+                    off.woken_us.get_or_insert(event.at_us);
                 }
             }
+            What::Switch { comm, next, runnable } => {
+                let (out_us, preempted) = (event.at_us, runnable);
+                off.insert(event.by, Off { comm, out_us, waking_us: None, woken_us: None, preempted });
+                back.insert(next.0, (next.1, event.at_us));
+                if let Some(off) = off.remove(&next.0) {
+                    all.entry(next.1.to_owned()).or_default().push(off.until(event.at_us));
+                }
+            }
+            What::Other => {}
         }
     }
+    for (off, name, at_us) in unseen {
+        let interval = off.until(at_us - lags.mean_us(off.comm, name));
+        all.entry(off.comm.to_owned()).or_default().push(interval);
+    }
+    all.values_mut().for_each(|list| list.sort_by(|a, b| a.out_us.total_cmp(&b.out_us)));
     Ok(all)
 }
 
-enum Event<'a> {
-    Switch { at_us: f64, prev: u32, next: (u32, &'a str), runnable: bool },
-    Wakeup { at_us: f64, pid: u32 },
+struct Event<'a> {
+    at_us: f64,
+    /// The thread on whose CPU it happened.
+    by: u32,
+    name: &'a str,
+    what: What<'a>,
+}
+
+enum What<'a> {
+    Switch { comm: &'a str, next: (u32, &'a str), runnable: bool },
+    Waking(u32),
+    Wakeup(u32),
+    Other,
 }
 
 /// Reads `task-pid [cpu] flags seconds: event: fields`. Names may hold blanks.
 fn event(line: &str) -> Option<Event<'_>> {
-    if let Some((head, fields)) = line.split_once(": sched_switch: ") {
-        let (prev, next) = fields.split_once(" ==> next_comm=")?;
-        let state = prev.rsplit_once("prev_state=")?.1;
-        let (next_comm, next) = next.rsplit_once(" next_pid=")?;
-        return Some(Event::Switch {
-            at_us: at_us(head)?,
-            prev: number(prev.rsplit_once(" prev_pid=")?.1)?,
-            next: (number(next)?, next_comm),
-            runnable: state.starts_with('R') || state.ends_with('+'),
-        });
-    }
-    let (head, fields) = line.split_once(": sched_wakeup: ")?;
-    Some(Event::Wakeup { at_us: at_us(head)?, pid: number(fields.rsplit_once(" pid=")?.1)? })
+    let (task, rest) = line.split_once(" [")?;
+    let (head, rest) = rest.split_once(": ")?;
+    let (name, fields) = rest.split_once(": ")?;
+    let by = number(task.trim_end().rsplit_once('-')?.1)?;
+    let what = match name {
+        "sched_switch" => {
+            let (prev, next) = fields.split_once(" ==> next_comm=")?;
+            let state = prev.rsplit_once("prev_state=")?.1;
+            let (comm, pid) = next.rsplit_once(" next_pid=")?;
+            What::Switch {
+                comm: prev.strip_prefix("prev_comm=")?.rsplit_once(" prev_pid=")?.0,
+                next: (number(pid)?, comm),
+                runnable: state.starts_with('R') || state.ends_with('+'),
+            }
+        }
+        "sched_waking" => What::Waking(number(fields.rsplit_once(" pid=")?.1)?),
+        "sched_wakeup" => What::Wakeup(number(fields.rsplit_once(" pid=")?.1)?),
+        _ => What::Other,
+    };
+    Some(Event { at_us: at_us(head)?, by, name, what })
 }
 
 fn at_us(head: &str) -> Option<f64> {
@@ -215,6 +304,33 @@ mod tests {
         assert!(near(sums.blocked, 800.0) && near(sums.run_queue, 100.0), "{sums:?}");
         assert!(near(sums.preempted, 500.0) && near(sums.total(), 1400.0), "{sums:?}");
         assert!(parse("nonsense").is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn a_thread_that_does_something_is_back_without_a_switch() -> Result<()> {
+        let exit = "oc a-11 [001] ..... 10.001004: sys_exit: NR 230 = 0";
+        let waking = "<idle>-0 [001] d.h3. 10.000900: sched_waking: comm=oc a pid=11 prio=120 target_cpu=001";
+        let mend = |line| match line {
+            _ if str::contains(line, "prev_pid=0 ") => exit,
+            _ if line.contains("sched_wakeup") => waking,
+            _ => line,
+        };
+        // Seen from the second second on, and so known there that the exit comes 4 us late.
+        let seen = TEXT
+            .replace(" 10.", " 11.")
+            .replace(
+                "oc a-11 [001] d..2. 11.002000",
+                "oc a-11 [001] ..... 11.001004: sys_exit: NR 230 = 0\n$0",
+            )
+            .replace("$0", "oc a-11 [001] d..2. 11.002000");
+        let without: Vec<&str> = TEXT.lines().map(mend).chain(seen.lines()).collect();
+        let (mended, whole) = (parse(&without.join("\n"))?, parse(&[TEXT, &seen].concat())?);
+        assert_eq!(mended["oc a"].len(), whole["oc a"].len());
+        for (mended, whole) in mended["oc a"].iter().zip(&whole["oc a"]) {
+            assert!((mended.in_us - whole.in_us).abs() < 0.01, "{mended:?} for {whole:?}");
+            assert_eq!((mended.out_us, mended.woken_us), (whole.out_us, whole.woken_us));
+        }
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! Cost of off-CPU time by switches a second and CPU, against no profiler and against peers.
 //!
 //! Each run of a tool has a run with nothing right before and right after it, so that a machine that
-//! drifts changes both alike; a row shows the median of all rounds.
+//! drifts changes both alike; a row shows the median of all rounds, and is printed with the last of them.
 
 mod idle;
 mod programs;
@@ -9,7 +9,7 @@ mod ring;
 mod table;
 mod tools;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -31,8 +31,8 @@ const TIMED: Duration = Duration::from_secs(1);
 /// What is measured, and how long.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Rounds; every figure is the median of all of them
-    #[arg(long, default_value_t = 5)]
+    /// Rounds; every figure is the median of all of them, and each takes ten minutes or more
+    #[arg(long, default_value_t = 1)]
     rounds: usize,
     /// Seconds counted in each run
     #[arg(long, default_value_t = 1.0)]
@@ -63,7 +63,7 @@ pub(crate) struct Arguments {
 ///
 /// # Errors
 ///
-/// Without root or what the peers need; when a run fails.
+/// Without root or a compiler; when the workload fails. A tool that fails has a row that says so.
 pub(super) fn off_cpu(arguments: &Arguments) -> Result<()> {
     ensure!(is_root(), "the bench loads eBPF programs: run it as root");
     let directory = workspace()?.join("target").join("bench").join("off-cpu");
@@ -82,18 +82,28 @@ pub(super) fn off_cpu(arguments: &Arguments) -> Result<()> {
 }
 
 fn measure(arguments: &Arguments, tools: &Tools, directory: &Path) -> Result<()> {
-    let needs = |wanted: &[Tool]| arguments.with.iter().any(|tool| wanted.contains(tool));
-    let mut needed = vec!["gcc", "libc6-dev"];
-    needed.extend(needs(&[Tool::Empty, Tool::Bpftrace]).then_some("bpftrace"));
-    needed.extend(needs(&[Tool::PerfSched]).then_some("linux-perf"));
-    packages::install(&needed)?;
+    packages::install(&["gcc", "libc6-dev"])?;
+    let wanted: BTreeSet<Tool> = arguments.with.iter().copied().collect();
+    // In their order the empty program comes first: the others' rows need its figure.
+    let absent: BTreeMap<Tool, String> = wanted
+        .iter()
+        .filter_map(|tool| Some((*tool, packages::install(&[tool.package()?]).err()?)))
+        .map(|(tool, error)| {
+            (tool, format!("{} cannot be installed: {error:#}", tool.package().unwrap_or("it")))
+        })
+        .collect();
     let ring = Ring::build(directory)?;
     let bench = Bench {
         ring: &ring,
         tools,
         length: Duration::from_secs_f64(arguments.seconds),
         settle: Duration::from_secs_f64(arguments.settle),
+        rounds: arguments.rounds.max(1),
+        wanted,
+        absent,
     };
+    let cases = arguments.shapes.len() * arguments.rates.len();
+    eprintln!("about {:.1} min for {cases} cases", (bench.case_time() * cases as u32).as_secs_f64() / 60.0);
     table::head(ring.cpus());
     for &shape in &arguments.shapes {
         let speed = ring.speed(shape)?;
@@ -103,11 +113,7 @@ fn measure(arguments: &Arguments, tools: &Tools, directory: &Path) -> Result<()>
                 eprintln!("{}: {rate} switches/s are more than there can be", shape.name(ring.cpus()));
                 continue;
             };
-            let case = bench.case(shape, work, arguments)?;
-            let floor_ns = case.get(&Tool::Empty).and_then(|row| row.floor_ns());
-            for (tool, row) in &case {
-                println!("{}", row.line(&shape.name(ring.cpus()), tool.name(), floor_ns));
-            }
+            bench.case(shape, work)?;
         }
     }
     table::foot();
@@ -119,24 +125,49 @@ struct Bench<'a> {
     tools: &'a Tools,
     length: Duration,
     settle: Duration,
+    rounds: usize,
+    wanted: BTreeSet<Tool>,
+    /// Tools that this machine does not have, and why.
+    absent: BTreeMap<Tool, String>,
 }
 
 impl Bench<'_> {
-    /// All rounds of all tools at one rate.
-    fn case(&self, shape: Shape, work: u64, arguments: &Arguments) -> Result<BTreeMap<Tool, Row>> {
+    /// What a case takes, all rounds: starts and ends included, as they were seen.
+    fn case_time(&self) -> Duration {
+        const AROUND: Duration = Duration::from_secs(3);
+        let of = |tool: &Tool| 2 * self.length + AROUND + if tool.is_ours() { self.settle } else { WARM_UP };
+        let tools = self.wanted.iter().filter(|tool| !self.absent.contains_key(tool));
+        tools.map(of).sum::<Duration>() * self.rounds as u32
+    }
+
+    /// All rounds of all tools at one rate; prints each row when its last run is done.
+    fn case(&self, shape: Shape, work: u64) -> Result<()> {
         let mut rows: BTreeMap<Tool, Row> = BTreeMap::new();
-        for _ in 0..arguments.rounds {
+        for round in 1..=self.rounds {
             let mut before = self.ring.alone(shape, work, self.length)?;
-            for &tool in &arguments.with {
-                let mut run = self.with(tool, shape, work)?;
-                let after = self.ring.alone(shape, work, self.length)?;
-                run.nothing =
-                    Counted { passes: f64::midpoint(before.passes, after.passes), switches: after.switches };
-                before = after;
-                rows.entry(tool).or_default().runs.push(run);
+            for &tool in &self.wanted {
+                let row = rows.entry(tool).or_default();
+                if row.failed.is_none() {
+                    let run = match self.absent.get(&tool) {
+                        Some(why) => Err(why.clone()),
+                        None => self.with(tool, shape, work).map_err(|error| format!("{error:#}")),
+                    };
+                    let after = self.ring.alone(shape, work, self.length)?;
+                    let passes = f64::midpoint(before.passes, after.passes);
+                    let nothing = Counted { passes, switches: after.switches };
+                    before = after;
+                    match run {
+                        Ok(run) => row.runs.push(Run { nothing, ..run }),
+                        Err(why) => row.failed = Some(why),
+                    }
+                }
+                if round == self.rounds {
+                    let floor_ns = rows.get(&Tool::Empty).and_then(Row::floor_ns);
+                    println!("{}", rows[&tool].line(&shape.name(self.ring.cpus()), tool.name(), floor_ns));
+                }
             }
         }
-        Ok(rows)
+        Ok(())
     }
 
     /// One run with a tool beside it, then a shorter one in which its programs are timed.

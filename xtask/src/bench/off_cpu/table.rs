@@ -27,6 +27,8 @@ pub(super) struct Run {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Row {
     pub(super) runs: Vec<Run>,
+    /// Why there are no more of them.
+    pub(super) failed: Option<String>,
 }
 
 impl Row {
@@ -53,6 +55,10 @@ impl Row {
     }
 
     pub(super) fn line(&self, shape: &str, tool: &str, floor_ns: Option<f64>) -> String {
+        if let Some(why) = &self.failed {
+            let why: Vec<&str> = why.split_whitespace().collect();
+            return format!("| {shape} | - | {tool} | {} | - | - | - |", why.join(" ").replace('|', "/"));
+        }
         let switches = quartiles(self.runs.iter().map(|run| run.nothing.switches).collect())[1];
         let ratio = |run: &Run| run.counted.passes / run.nothing.passes.max(1.0);
         let [low, median, high] = quartiles(self.runs.iter().map(ratio).collect());
@@ -121,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_row_has_medians_above_the_floor() {
-        let row = Row { runs: vec![run(90.0, 300), run(95.0, 200), run(10.0, 900)] };
+        let row = Row { runs: vec![run(90.0, 300), run(95.0, 200), run(10.0, 900)], failed: None };
         let line = row.line("pair", "ours", Some(50.0));
         // 300 - 50 of the switch, half of 100 - 50 of the wake-up.
         assert_eq!(
@@ -129,6 +135,12 @@ mod tests {
             "| pair | 50 | ours | 0.900 [0.500 0.925] | 275 | switch 300 x 3000, wakeup 100 x 1500 | 1.00 |"
         );
         assert_eq!(row.floor_ns(), Some(100.0));
+    }
+
+    #[test]
+    fn a_tool_that_is_missing_has_a_row() {
+        let row = Row { runs: Vec::new(), failed: Some("cannot\n be | found".to_owned()) };
+        assert_eq!(row.line("pair", "peer", None), "| pair | - | peer | cannot be / found | - | - | - |");
     }
 
     #[test]

@@ -59,6 +59,15 @@ impl Tool {
         }
     }
 
+    /// What has to be installed for it.
+    pub(super) fn package(self) -> Option<&'static str> {
+        match self {
+            Self::Empty | Self::Bpftrace => Some("bpftrace"),
+            Self::PerfSched => Some("linux-perf"),
+            Self::OnCpu | Self::Continuous | Self::Capture => None,
+        }
+    }
+
     /// Whether it is ours, and so takes a while until the guard has set its rates.
     pub(super) fn is_ours(self) -> bool {
         matches!(self, Self::OnCpu | Self::Continuous | Self::Capture)
@@ -126,9 +135,10 @@ impl Tools {
         let mount = "mount -t debugfs none /sys/kernel/debug; exec bpftrace -e \"$0\"";
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", mount, script]);
-        let running = Running { child: self.spawn(command)?, url: String::new() };
+        let mut running = Running { child: self.spawn(command)?, url: String::new() };
         let since = Instant::now();
-        while super::programs::of(running.pid())?.is_empty() {
+        while super::programs::of(running.pid()).map_or(true, |programs| programs.is_empty()) {
+            ensure!(running.child.try_wait()?.is_none(), "bpftrace ended: {}", self.said());
             ensure!(since.elapsed() < LIMIT, "bpftrace attaches nothing: {}", self.said());
             std::thread::sleep(Duration::from_millis(100));
         }
