@@ -115,7 +115,11 @@ async fn follow(
         let reads = source.kernel.is_none() || episode.is_high();
         tokio::select! {
             hit = kernel_event(source.kernel.as_ref()) => match hit {
-                Ok(()) => episode.hit(Instant::now()),
+                Ok(()) => match source.bears_out(rule).await {
+                    Ok(true) => episode.hit(Instant::now()),
+                    Ok(false) => tracing::debug!(%rule, "the kernel's trigger came without pressure"),
+                    Err(error) => return error,
+                },
                 Err(error) => return error,
             },
             _ = tick.tick(), if reads => match source.total(rule.extent()) {
@@ -170,6 +174,8 @@ struct Source {
     totals: File,
     /// The kernel watches for us as long as this is open.
     kernel: Option<AsyncFd<File>>,
+    /// When it began to, and the total then.
+    since: (Instant, Duration),
 }
 
 impl Source {
@@ -179,10 +185,22 @@ impl Source {
             let armed = arm(rule, window);
             armed.inspect_err(|error| tracing::debug!(%rule, %error, "no kernel trigger")).ok()
         });
-        let mut source = Self { totals, kernel };
+        let mut source = Self { totals, kernel, since: (Instant::now(), Duration::ZERO) };
         // A file that cannot be read is found out here and not in the middle of a burst.
-        source.total(rule.extent())?;
+        source.since.1 = source.total(rule.extent())?;
         Ok(source)
+    }
+
+    /// Whether there was as much pressure as the kernel's trigger says. In its first windows it comes
+    /// without any (seen on Linux 6.18), so then the total must have grown; that takes a moment to be
+    /// brought up to date.
+    async fn bears_out(&mut self, rule: &PressureRule) -> io::Result<bool> {
+        let (since, before) = self.since;
+        if since.elapsed() > 2 * rule.window + READ_EVERY {
+            return Ok(true);
+        }
+        tokio::time::sleep(READ_EVERY).await;
+        Ok(self.total(rule.extent())?.saturating_sub(before) >= rule.threshold)
     }
 
     fn total(&mut self, extent: &str) -> io::Result<Duration> {
