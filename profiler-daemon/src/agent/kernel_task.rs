@@ -19,8 +19,8 @@ use crate::model::{Detail, KindLoss, Measure, MonoNs, ProcessChange, ProcessEven
 /// How long after a drain the next one follows when nothing wakes us. A wake-up for each record would
 /// cost more than the records.
 const DRAIN_EVERY: Duration = Duration::from_millis(50);
-/// Where next to nothing runs, each drain waits twice as long as the one before, up to this: the
-/// wake-ups of all stages would be the most that an idle host does.
+/// A host at rest is drained after as long as it has been at rest, up to this: the wake-ups of all
+/// stages would be the most that an idle host does.
 const DRAIN_AT_REST: Duration = Duration::from_millis(200);
 /// On-CPU samples in a drain from which on the host is not at rest.
 const BUSY: usize = 2;
@@ -153,7 +153,7 @@ pub(super) fn start(
         cost: ProgramCost::default(),
         swept_slot: 0,
         execs: 0,
-        pause: DRAIN_EVERY,
+        busy: Instant::now(),
         snapshot: Arc::clone(&snapshot),
         reported: KindLoss::default(),
         unsent: KindLoss::default(),
@@ -173,8 +173,8 @@ struct Task {
     swept_slot: u128,
     /// Drains that still follow an exec.
     execs: u32,
-    /// How long after a drain the next one follows.
-    pause: Duration,
+    /// When the host was last not at rest.
+    busy: Instant,
     snapshot: Arc<Mutex<Snapshot>>,
     /// Kernel-side losses that were passed on.
     reported: KindLoss,
@@ -194,7 +194,7 @@ impl Task {
                         break;
                     }
                 },
-                () = sleep_until((drained + self.pause).min(self.sweep_due())) => {}
+                () = sleep_until((drained + self.pause()).min(self.sweep_due())) => {}
                 () = sleep(AFTER_EXEC.0), if self.execs > 0 => self.execs -= 1,
                 () = any_readable(&wakers) => sleep_until(drained + REST).await,
             }
@@ -223,6 +223,13 @@ impl Task {
             }
         }
         debug!("the kernel task ends");
+    }
+
+    /// How long after a drain the next one follows. Only who records for ever rests: what is recorded
+    /// for some seconds wants its tables at once.
+    fn pause(&self) -> Duration {
+        let longest = if self.clock.is_some() { DRAIN_AT_REST } else { DRAIN_EVERY };
+        self.busy.elapsed().clamp(DRAIN_EVERY, longest)
     }
 
     /// Sends what is in the rings, at most one turn.
@@ -260,8 +267,9 @@ impl Task {
         let changed = self.watch(events);
         batch.events_before = self.events.last();
         let on_cpu = batch.samples.iter().filter(|sample| matches!(sample.measure, Measure::OnCpu { .. }));
-        let at_rest = !changed && on_cpu.take(BUSY).count() < BUSY;
-        self.pause = if at_rest { DRAIN_AT_REST.min(self.pause * 2) } else { DRAIN_EVERY };
+        if changed || on_cpu.take(BUSY).count() == BUSY {
+            self.busy = Instant::now();
+        }
         (batch, more)
     }
 
@@ -397,10 +405,11 @@ impl Task {
         snapshot.frequency_hz = self.frequency_hz;
     }
 
-    /// When what is still blocked is due in the ring, if nothing else is sooner.
+    /// When what is still blocked is due in the ring, if nothing else is sooner; passed if it is late.
     fn sweep_due(&self) -> Instant {
-        let window = self.clock.map_or(DRAIN_AT_REST, |clock| clock.window).as_nanos().max(1);
-        Instant::now() + Duration::from_nanos_u128(window - before_sweeps().as_nanos() % window)
+        let Some(clock) = self.clock else { return Instant::now() + DRAIN_AT_REST };
+        let next = (self.swept_slot + 1) * clock.window.as_nanos().max(1);
+        Instant::now() + Duration::from_nanos_u128(next.saturating_sub(before_sweeps().as_nanos()))
     }
 
     /// Writes what is still blocked into the ring, once a window, shortly before it ends.
