@@ -197,11 +197,13 @@ impl Task {
             let programs = self.cost.step(&self.kernel);
             self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).programs = programs;
             let mut loss = std::mem::take(&mut self.unsent);
+            let mut also_empty = false;
             if looked_around.elapsed() >= LOOK_AROUND_EVERY {
                 looked_around = Instant::now();
                 self.kernel.follow_cpus();
                 self.kernel.flush_log();
                 loss.merge(&self.look_around());
+                also_empty = true;
             }
             // Where the next stage lags behind, records wait in the ring: what no longer fits
             // there is counted by the program that wanted to write it.
@@ -213,16 +215,16 @@ impl Task {
                 // What processes map must be known all the same.
                 self.watch(Vec::new());
             } else {
-                self.forward(loss).await;
+                self.forward(loss, also_empty).await;
             }
         }
         debug!("the kernel task ends");
     }
 
-    /// Sends what is in the rings, at most one turn.
-    async fn forward(&mut self, loss: KindLoss) {
+    /// Sends what is in the rings, at most one turn; where nothing is, that goes only if asked.
+    async fn forward(&mut self, loss: KindLoss, also_empty: bool) {
         let (batch, _) = self.read(loss);
-        if !(batch.samples.is_empty() && batch.loss == KindLoss::default()) {
+        if also_empty || !batch.samples.is_empty() || batch.loss != KindLoss::default() {
             // An error means that the next stage has ended; the loop notices.
             let _ended = self.output.send(batch).await;
         }
@@ -232,6 +234,7 @@ impl Task {
     fn read(&mut self, loss: KindLoss) -> (RawBatch, bool) {
         self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).drained = Some(Instant::now());
         let mut batch = RawBatch { loss, ..RawBatch::default() };
+        let begun = kernel::now();
         let mut events = Vec::new();
         let join = &mut self.join;
         let more = self.kernel.drain(|bytes| match decode::record(bytes) {
@@ -253,6 +256,9 @@ impl Task {
         batch.loss.off_cpu.add(Stage::Decode, "waker without its interval", join.take_wakers_lost());
         self.watch(events);
         batch.events_before = self.events.last();
+        if !more {
+            batch.complete_to = begun;
+        }
         (batch, more)
     }
 

@@ -179,6 +179,7 @@ fn with_clock(
         windows: options.window.map(|length| Windows::new(length, GRACE, options.kinds, options.max_rows)),
         waits: Waits::new(options.waits),
         sealed: VecDeque::new(),
+        complete_to: MonoNs::default(),
         anchor,
         sink: windows,
         clock,
@@ -192,6 +193,8 @@ struct Aggregator<C> {
     waits: Waits,
     /// The windows that were sealed last, until the store has surely got them.
     sealed: VecDeque<Window>,
+    /// What was recorded before this instant has arrived.
+    complete_to: MonoNs,
     anchor: ClockAnchor,
     sink: mpsc::Sender<Window>,
     clock: C,
@@ -219,6 +222,7 @@ impl<C: Fn() -> ClockAnchor> Aggregator<C> {
                     if let Some(windows) = &mut self.windows {
                         windows.insert(&batch, &self.anchor);
                     }
+                    self.complete_to = self.complete_to.max(batch.complete_to);
                     self.sessions.insert(&batch);
                 }
                 _ = tick.tick() => {
@@ -243,10 +247,10 @@ impl<C: Fn() -> ClockAnchor> Aggregator<C> {
         let sealed = if error.is_ok_and(|error| error > MAX_CLOCK_ERROR) {
             let sealed = windows.seal_all(now);
             self.anchor = read;
-            windows.advance(read.wall);
+            windows.advance(read.wall, read.wall);
             sealed
         } else {
-            windows.advance(now)
+            windows.advance(now, self.anchor.wall(self.complete_to))
         };
         self.send(sealed).await;
     }

@@ -46,6 +46,8 @@ pub(super) struct News {
     pub(super) thread_share: u8,
     /// When the interval was last told of; `None` where it never was.
     pub(super) told_at: Option<SystemTime>,
+    /// It has not ended.
+    pub(super) open: bool,
 }
 
 impl Default for Reported {
@@ -90,6 +92,7 @@ impl Reported {
             draws: [draw(0), draw(1), draw(2)],
             thread_share: clock.thread_share,
             told_at: told.map(|told| told.at),
+            open,
         })
     }
 

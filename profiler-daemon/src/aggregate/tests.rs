@@ -88,12 +88,12 @@ fn windows() -> Windows {
 #[test]
 fn windows_end_at_multiples_of_their_length_and_wait_for_late_samples() {
     let mut windows = windows();
-    assert!(windows.advance(wall(3)).is_empty());
+    assert!(windows.advance(wall(3), wall(3)).is_empty());
     // Wall clock 10.5: the first window has ended, its grace has not.
-    assert!(windows.advance(wall(10)).is_empty());
+    assert!(windows.advance(wall(10), wall(10)).is_empty());
     let samples = vec![hit(6 * SECOND, 1, "late"), hit(7 * SECOND, 1, "new"), hit(60 * SECOND, 1, "future")];
     windows.insert(&batch(samples), &anchor());
-    let sealed = windows.advance(wall(11));
+    let sealed = windows.advance(wall(11), wall(11));
     assert_eq!(sealed.len(), 1);
     assert_eq!(sealed[0].range, TimeRange { from: wall(3), to: wall(10) });
     assert_eq!(functions(&sealed[0], ProfileKind::OnCpu), ["late"]);
@@ -106,10 +106,50 @@ fn windows_end_at_multiples_of_their_length_and_wait_for_late_samples() {
 }
 
 #[test]
+fn a_window_waits_for_the_stages_before_but_not_for_ever() {
+    let mut windows = windows();
+    assert!(windows.advance(wall(3), wall(3)).is_empty());
+    assert!(windows.advance(wall(25), wall(10)).is_empty(), "its grace was not over when that was read");
+    windows.insert(&batch(vec![hit(6 * SECOND, 1, "late")]), &anchor());
+    let sealed = windows.advance(wall(26), wall(11));
+    assert_eq!(sealed.len(), 1);
+    assert_eq!(functions(&sealed[0], ProfileKind::OnCpu), ["late"]);
+    assert!(windows.advance(wall(59), wall(11)).is_empty());
+    assert_eq!(windows.advance(wall(60), wall(11)).len(), 1, "30 s after its end");
+}
+
+#[test]
+fn a_sweep_that_comes_late_is_for_the_window_before() {
+    let clocked = |end_ns, length_ns, open| {
+        let mut sample = interval(end_ns, 1, length_ns, 1, open);
+        if let Measure::OffCpu { sampled, .. } = &mut sample.measure {
+            sampled.by_clock = Some(Clock::default());
+        }
+        sample
+    };
+    let mut windows = windows();
+    windows.advance(wall(3), wall(3));
+    // 5 s until 0.2 s after the end of the window; then 10 s until its last moment.
+    windows.insert(&batch(vec![clocked(7200 * MS, 5 * SECOND, true)]), &anchor());
+    let mut sealed = windows.advance(wall(11), wall(11));
+    windows.insert(&batch(vec![clocked(16_900 * MS, 14_700 * MS, true)]), &anchor());
+    // It ends: that is of the window in which it does.
+    assert!(windows.advance(wall(20), wall(20)).is_empty());
+    windows.insert(&batch(vec![clocked(17_100 * MS, 14_900 * MS, false)]), &anchor());
+    sealed.extend(windows.advance(wall(21), wall(21)));
+    sealed.extend(windows.seal_all(wall(22)));
+    let off_ms = |window: &Window| {
+        let profiles = window.profiles.iter().filter(|profile| profile.kind() == ProfileKind::OffCpu);
+        profiles.map(|profile| profile.total().ns / MS).sum::<u64>()
+    };
+    assert_eq!(sealed.iter().map(off_ms).collect::<Vec<_>>(), [5000, 9700, 200]);
+}
+
+#[test]
 fn a_stall_makes_one_longer_window_and_no_gap() {
     let mut windows = windows();
-    windows.advance(wall(3));
-    let sealed = windows.advance(wall(47));
+    windows.advance(wall(3), wall(3));
+    let sealed = windows.advance(wall(47), wall(47));
     assert_eq!(sealed.len(), 1);
     assert_eq!(windows.seal_all(wall(50))[0].range, TimeRange { from: wall(10), to: wall(50) });
 }
@@ -117,7 +157,7 @@ fn a_stall_makes_one_longer_window_and_no_gap() {
 #[test]
 fn windows_hold_their_kinds_losses_and_no_open_interval() {
     let mut windows = windows();
-    windows.advance(wall(3));
+    windows.advance(wall(3), wall(3));
     let mut batch = batch(vec![interval(SECOND, 1, 50 * MS, 1, true)]);
     batch.loss = on_cpu_loss(5);
     windows.insert(&batch, &anchor());
@@ -130,7 +170,7 @@ fn windows_hold_their_kinds_losses_and_no_open_interval() {
 #[test]
 fn a_full_window_counts_what_it_refuses() {
     let mut windows = Windows::new(Duration::from_secs(10), GRACE, vec![], 4);
-    windows.advance(wall(3));
+    windows.advance(wall(3), wall(3));
     let samples = ["a", "b", "c", "d", "a"].map(|function| hit(SECOND, 1, function));
     windows.insert(&batch(samples.to_vec()), &anchor());
     let sealed = windows.seal_all(wall(4));
@@ -287,8 +327,9 @@ async fn the_loop_seals_by_time_and_finishes_everything_at_the_end() {
     handle.abandon(2).await;
     samples.send(batch(vec![hit(SECOND, 1, "f")])).await.expect("running");
     taken(&samples).await;
-    // Sealed without another batch: 7 s to the end of the slot, 1 s of grace.
+    // Until all of it has come: 7 s to the end of the slot, 1 s of grace.
     clocks.seconds.store(8, Ordering::Relaxed);
+    samples.send(Batch { complete_to: MonoNs(8 * SECOND), ..Batch::default() }).await.expect("running");
     let window = next(&mut sealed).await.expect("a window");
     assert_eq!(window.range, TimeRange { from: wall(3), to: wall(10) });
     assert_eq!(functions(&window, ProfileKind::OnCpu), ["f"]);
@@ -340,7 +381,7 @@ async fn a_session_nobody_waits_for_is_forgotten() {
 #[test]
 fn open_windows_tell_what_they_hold_so_far_and_when_it_was() {
     let mut windows = Windows::new(Duration::from_secs(10), GRACE, vec![ProfileKind::OnCpu], 1000);
-    assert!(windows.advance(wall(3)).is_empty());
+    assert!(windows.advance(wall(3), wall(3)).is_empty());
     windows.insert(&batch(vec![hit(SECOND, 1, "a"), hit(2 * SECOND, 1, "b")]), &anchor());
     let so_far: Vec<Window> = windows.so_far(wall(6)).collect();
     let [window] = so_far.as_slice() else { panic!("{so_far:?}") };
@@ -350,7 +391,7 @@ fn open_windows_tell_what_they_hold_so_far_and_when_it_was() {
     assert_eq!([0, 1].map(|row| times.of_row(row)[0].start_ms), [1000, 2000]);
     // It goes on as if nobody had looked.
     windows.insert(&batch(vec![hit(3 * SECOND, 1, "c")]), &anchor());
-    let sealed = windows.advance(wall(11));
+    let sealed = windows.advance(wall(11), wall(11));
     assert_eq!(functions(&sealed[0], ProfileKind::OnCpu), ["a", "b", "c"]);
 }
 
@@ -365,7 +406,7 @@ fn by_clock(mut sample: Sample, clock: Clock) -> Sample {
 #[test]
 fn an_open_window_says_how_sure_it_is_and_what_has_not_ended() {
     let mut windows = Windows::new(Duration::from_secs(10), GRACE, vec![ProfileKind::OffCpu], 1000);
-    windows.advance(wall(3));
+    windows.advance(wall(3), wall(3));
     let clock = Clock { period_ns: 10 * MS, ticks: [2, 0, 0], thread_share: 0 };
     let samples = [false, true].map(|open| interval(3 * SECOND, 1, 15 * MS, u32::from(open), open));
     windows.insert(&batch(samples.map(|sample| by_clock(sample, clock)).to_vec()), &anchor());
@@ -379,13 +420,13 @@ fn an_open_window_says_how_sure_it_is_and_what_has_not_ended() {
     assert!(first.2 > 0.0);
     // However often it is looked at.
     assert_eq!(told(&windows.so_far(wall(9)).next().expect("a window")), first);
-    assert_eq!(told(&windows.advance(wall(11))[0]), first);
+    assert_eq!(told(&windows.advance(wall(11), wall(11))[0]), first);
 }
 
 #[test]
 fn a_piece_of_an_open_interval_lies_where_it_is_new() {
     let mut windows = Windows::new(Duration::from_secs(10), GRACE, vec![ProfileKind::OffCpu], 1000);
-    windows.advance(wall(3));
+    windows.advance(wall(3), wall(3));
     let first = by_clock(interval(3 * SECOND, 1, 2 * SECOND, 1, true), Clock::default());
     let second = by_clock(interval(5 * SECOND, 1, 4 * SECOND, 1, true), Clock::default());
     windows.insert(&batch(vec![first]), &anchor());

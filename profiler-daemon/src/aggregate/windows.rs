@@ -11,6 +11,10 @@ use crate::model::{
     Batch, ClockAnchor, Extent, Measure, Profile, ProfileKind, Sample, Stage, TimeRange, Window,
 };
 
+/// How long a window stays open for what the stages before have not passed on yet, for want of CPU
+/// or because they read large files.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// The open windows, oldest first and without gaps between them.
 ///
 /// Their ends are multiples of the window length on the wall clock. The first begins when
@@ -78,8 +82,10 @@ impl Windows {
         Self { length, grace, kinds, max_rows, open: VecDeque::new(), reported: Reported::default() }
     }
 
-    /// Opens the window that `now` belongs to and hands out those whose grace is over.
-    pub(super) fn advance(&mut self, now: SystemTime) -> Vec<Window> {
+    /// Opens the window that `now` belongs to and hands out those whose grace was over at `complete`:
+    /// what was recorded before then has been inserted. Nothing is waited for longer than
+    /// [`PATIENCE`].
+    pub(super) fn advance(&mut self, now: SystemTime, complete: SystemTime) -> Vec<Window> {
         let newest_end = self.open.back().map(|open| open.range.to);
         let from = newest_end.unwrap_or(now);
         if from <= now {
@@ -87,8 +93,9 @@ impl Windows {
             self.open.push_back(Open::new(range, &self.kinds));
         }
         let mut sealed = Vec::new();
+        let over = |end: SystemTime| end + self.grace <= complete.min(now) || end + PATIENCE <= now;
         // The newest ends after `now`, so it always stays.
-        while self.open.front().is_some_and(|open| open.range.to + self.grace <= now) {
+        while self.open.front().is_some_and(|open| over(open.range.to)) {
             sealed.extend(self.open.pop_front().map(|open| open.seal(&self.reported)));
         }
         if !sealed.is_empty() {
@@ -124,6 +131,8 @@ impl Windows {
                 // Wakers are the detail of sessions; here they would make many rows of one.
                 let sample = Sample { measure: news.measure, waker: None, ..sample.clone() };
                 let extent = news.told_at.map_or(whole, |from| Extent::piece(news.measure, from, at));
+                // A sweep may come when the window that it is for has just ended.
+                let at = if news.open { at - extent.length().min(self.length) / 2 } else { at };
                 self.insert_sample(&sample, at, &extent, Some(&news));
             }
         }

@@ -49,6 +49,8 @@ impl Hooks {
         if let Some(opened_ns) = self.opened_ns {
             return Ok(opened_ns);
         }
+        // The verifier takes its time, which the first sweep has not.
+        sweep_program(ebpf, types)?;
         for (program, tracepoint) in HOOKS {
             if let Err(error) = load::attach_tracepoint(ebpf, types, program, tracepoint) {
                 self.detach(ebpf);
@@ -124,22 +126,28 @@ impl Hooks {
 
     /// Runs the iterator over all threads once.
     pub(super) fn sweep(&mut self, ebpf: &mut Ebpf, types: &mut Types) -> Result<(), KernelError> {
-        let doing = || "run the sweep over all threads".to_owned();
-        let program: &mut Iter = ebpf
-            .program_mut(SWEEP)
-            .ok_or(KernelError::Missing(SWEEP))?
-            .try_into()
-            .map_err(|error| KernelError::program(doing(), error))?;
-        if program.fd().is_err() {
-            program.load("task", types.get()?).map_err(|error| KernelError::program(doing(), error))?;
-        }
-        let link = program.attach().map_err(|error| KernelError::program(doing(), error))?;
-        let link = program.take_link(link).map_err(|error| KernelError::program(doing(), error))?;
+        let program = sweep_program(ebpf, types)?;
+        let link = program.attach().map_err(cannot_sweep)?;
+        let link = program.take_link(link).map_err(cannot_sweep)?;
         let file = link.into_file().map_err(|error| KernelError::Sweep(std::io::Error::other(error)))?;
         // Reading drives the walk; the program writes into the ring and nothing here.
         let mut nothing = Vec::new();
         file.take(1 << 20).read_to_end(&mut nothing).map(drop).map_err(KernelError::Sweep)
     }
+}
+
+/// The iterator over all threads, loaded.
+fn sweep_program<'a>(ebpf: &'a mut Ebpf, types: &mut Types) -> Result<&'a mut Iter, KernelError> {
+    let program = ebpf.program_mut(SWEEP).ok_or(KernelError::Missing(SWEEP))?;
+    let program: &mut Iter = program.try_into().map_err(cannot_sweep)?;
+    if program.fd().is_err() {
+        program.load("task", types.get()?).map_err(cannot_sweep)?;
+    }
+    Ok(program)
+}
+
+fn cannot_sweep(error: ProgramError) -> KernelError {
+    KernelError::program("run the sweep over all threads".to_owned(), error)
 }
 
 /// Unloading detaches as well; who wants the program again loads it again.

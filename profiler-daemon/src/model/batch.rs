@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Loss, Measure, Profile, ProfileKind, RawSample, Sample, StackQuality, TimeRange};
+use super::{Loss, Measure, MonoNs, Profile, ProfileKind, RawSample, Sample, StackQuality, TimeRange};
 
 /// Records on their way to the symbolizer.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +15,8 @@ pub struct RawBatch {
     pub ended: Vec<u64>,
     /// Number of the batch of process events that came before these samples.
     pub events_before: u64,
+    /// What was recorded before this instant is in this batch or before it; zero: not known.
+    pub complete_to: MonoNs,
 }
 
 /// Symbolized records on their way to the aggregator.
@@ -26,6 +28,8 @@ pub struct Batch {
     pub loss: KindLoss,
     /// Sessions whose last record is in this batch or before it.
     pub ended: Vec<u64>,
+    /// What was recorded before this instant is in this batch or before it; zero: not known.
+    pub complete_to: MonoNs,
 }
 
 /// Losses by the kind of profile they are missing from.

@@ -67,6 +67,12 @@ impl Extent {
         Self { end, parts_ns: parts_ns.map(|part| (u128::from(part) * length / whole) as u64) }
     }
 
+    /// How long all parts are together.
+    #[must_use]
+    pub fn length(&self) -> Duration {
+        Duration::from_nanos(self.parts_ns.iter().fold(0, |sum, &part| sum.saturating_add(part)))
+    }
+
     /// From when to when one part was; an instant for hits.
     fn part(&self, number: usize) -> (SystemTime, SystemTime) {
         let after = |from: usize| {

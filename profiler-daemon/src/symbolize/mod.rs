@@ -149,7 +149,7 @@ fn symbolize(resolver: &mut Resolver, raw: RawBatch) -> Batch {
         }
         samples.push(named);
     }
-    Batch { samples, loss, ended: raw.ended }
+    Batch { samples, loss, ended: raw.ended, complete_to: raw.complete_to }
 }
 
 #[cfg(test)]

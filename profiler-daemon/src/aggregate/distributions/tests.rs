@@ -92,7 +92,7 @@ fn lock(profile: &Profile) -> crate::model::Distribution {
 #[test]
 fn sampled_lengths_stand_for_all_of_them() {
     let mut windows = windows();
-    windows.advance(wall(0));
+    windows.advance(wall(0), wall(0));
     // Nine of ten waits take about 0.2 ms and the tenth 5 ms; each waits 0.05 ms for a CPU after it.
     let (mut samples, mut truth) = (Vec::new(), 0);
     for tid in 100..140 {
@@ -123,17 +123,17 @@ fn sampled_lengths_stand_for_all_of_them() {
 #[test]
 fn what_is_open_is_counted_once_and_apart() {
     let mut windows = windows();
-    windows.advance(wall(0));
+    windows.advance(wall(0), wall(0));
     let mut stuck = Thread::new(100, 0);
     let mut other = Thread::new(200, 0);
     insert(&mut windows, vec![stuck.interval(800, [800 * MS, 0, 0], true).expect("ticks")]);
-    let mut sealed = windows.advance(wall(1200));
+    let mut sealed = windows.advance(wall(1200), wall(1200));
     let second = [stuck.interval(1800, [1800 * MS, 0, 0], true), other.interval(1800, [90 * MS, 0, 0], true)];
     insert(&mut windows, second.into_iter().flatten().collect());
-    sealed.extend(windows.advance(wall(2200)));
+    sealed.extend(windows.advance(wall(2200), wall(2200)));
     insert(&mut windows, stuck.interval(2500, [2500 * MS, 0, 0], false).into_iter().collect());
     insert(&mut windows, other.interval(2800, [1090 * MS, 0, 0], true).into_iter().collect());
-    sealed.extend(windows.advance(wall(3200)));
+    sealed.extend(windows.advance(wall(3200), wall(3200)));
     let open = |profile: &Profile| (lock(profile).open.count(), lock(profile).open.longest_ns / MS);
     let seen: Vec<_> = sealed.iter().map(|window| open(&window.profiles[0])).collect();
     assert_eq!(seen, [(1.0, 800), (2.0, 1800), (1.0, 1090)]);
@@ -157,7 +157,7 @@ fn what_is_open_is_counted_once_and_apart() {
 fn a_thread_stands_for_those_that_are_not_looked_at() {
     let of = |thread_share| {
         let mut windows = windows();
-        windows.advance(wall(0));
+        windows.advance(wall(0), wall(0));
         let mut thread = Thread::new(100, thread_share);
         let samples: Vec<Sample> =
             (0..50).filter_map(|_| thread.interval(500, [15 * MS, 0, 0], false)).collect();
@@ -177,7 +177,7 @@ fn a_thread_stands_for_those_that_are_not_looked_at() {
 #[test]
 fn rows_of_one_thread_are_less_sure_than_their_sum() {
     let mut windows = windows();
-    windows.advance(wall(0));
+    windows.advance(wall(0), wall(0));
     let mut samples = Vec::new();
     for tid in 100..110 {
         let mut thread = Thread::new(tid, 0);
