@@ -13,7 +13,7 @@ use rustc_hash::FxBuildHasher;
 
 use super::{
     Activity, Blocks, Distribution, Distributions, Entry, EntryWaker, Extent, Frame, Key, Labels, Loss,
-    Measure, ProfileKind, Sample, Span, StackQuality, Times, Value, Waker, WakerIds,
+    Measure, ProfileKind, QualityByLabels, Sample, Span, StackQuality, Times, Value, Waker, WakerIds,
 };
 
 // Processes choose names, paths and stacks, so their hash must not be one that collisions can be
@@ -37,8 +37,10 @@ pub struct Profile {
     distributions: Distributions,
     /// When the values came, where that is kept.
     times: Option<Box<Times>>,
-    /// What is known of the stacks.
+    /// What is known of the stacks of all records.
     pub quality: StackQuality,
+    /// The same by the indices of their labels.
+    quality_by_labels: QualityByLabels,
     /// What is missing.
     pub loss: Loss,
 }
@@ -56,6 +58,7 @@ impl Profile {
             distributions: Distributions::default(),
             times: None,
             quality: StackQuality::default(),
+            quality_by_labels: QualityByLabels::default(),
             loss: Loss::default(),
         }
     }
@@ -98,7 +101,8 @@ impl Profile {
     }
 
     fn add_timed(&mut self, sample: &Sample, extent: Option<&Extent>) -> PartRows {
-        self.quality.add(sample.flags, &sample.stack);
+        let mut quality = StackQuality::default();
+        quality.add(sample.flags, &sample.stack);
         let mut row = |part, activity, waker, ns| {
             if ns == 0 {
                 return None;
@@ -109,7 +113,7 @@ impl Profile {
             }
             Some(row)
         };
-        match sample.measure {
+        let rows = match sample.measure {
             Measure::OnCpu { period_ns } => [row(0, Activity::OnCpu, None, period_ns), None, None],
             Measure::OffCpu { blocked_ns, run_queue_ns, preempted_ns, wait, sampled, .. } => {
                 let rows = [
@@ -118,10 +122,14 @@ impl Profile {
                     row(2, Activity::Preempted, None, preempted_ns),
                 ];
                 let ns = blocked_ns.saturating_add(run_queue_ns).saturating_add(preempted_ns);
-                self.quality.add_off_cpu(sample.flags, ns, sampled.by_clock);
+                quality.add_off_cpu(sample.flags, ns, sampled.by_clock);
                 rows
             }
-        }
+        };
+        self.quality.merge(&quality);
+        let labels = self.labels_id(&sample.labels);
+        self.quality_by_labels.add(labels, &quality);
+        rows
     }
 
     /// Adds to the variance of a row, us².
@@ -215,6 +223,11 @@ impl Profile {
     /// The same, to add to.
     pub(crate) fn distributions_mut(&mut self) -> &mut Distributions {
         &mut self.distributions
+    }
+
+    /// What is known of the stacks, by the indices of their labels.
+    pub(crate) fn quality_by_labels(&self) -> &QualityByLabels {
+        &self.quality_by_labels
     }
 
     /// The labels of an index.
@@ -395,6 +408,7 @@ impl Profile {
             + self.labels.len() * 24
             + self.values.len() * (size_of::<Key>() + size_of::<Value>() + 24)
             + self.distributions.memory_bytes()
+            + self.quality_by_labels.memory_bytes()
             + times
     }
 

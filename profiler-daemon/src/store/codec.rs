@@ -4,6 +4,7 @@ mod capture;
 mod dictionary;
 mod distributions;
 mod header;
+mod quality;
 mod rows;
 mod times;
 

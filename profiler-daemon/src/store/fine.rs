@@ -71,7 +71,8 @@ impl Shared {
         }
         for (window, profile) in &view.in_memory {
             if window.overlaps(&reach) {
-                merger.add_profile(&slice(profile, selector, range), &Selector::default());
+                let slice = slice(profile, selector, range, window.overlaps(&range));
+                merger.add_profile(&slice, &Selector::default());
             }
             stretches.extend(window.intersection(&range));
         }
@@ -110,7 +111,7 @@ impl Shared {
                 heat.covered.clear();
             }
         }
-        for (_, profile) in view.in_memory.iter().filter(|(window, _)| window.overlaps(&reach)) {
+        for (window, profile) in view.in_memory.iter().filter(|(window, _)| window.overlaps(&reach)) {
             let Some(times) = profile.times() else { continue };
             let matches = |labels| selector.is_empty() || selector.matches(labels);
             let (mut whole, mut part) = (0, 0.0);
@@ -123,8 +124,10 @@ impl Shared {
                 .filter(|(labels, _)| profile.labels_at(*labels).is_some_and(|labels| matches(labels)))
                 .fold(0_u64, |sum, (_, us2)| sum.saturating_add(us2));
             heat.add_variance(us2, part / whole.max(1) as f64);
-            heat.quality.merge(&profile.quality);
-            heat.loss.merge(&profile.loss);
+            if window.overlaps(&range) {
+                heat.quality.merge(&profile.quality_where(selector));
+                heat.loss.merge(&profile.loss);
+            }
             heat.loss.add(Stage::Store, NO_TIME, times.left_out());
         }
         heat
@@ -153,9 +156,9 @@ impl Shares {
     }
 }
 
-/// What a profile holds within a range. Losses and what is known of the stacks are its own, whole;
-/// lengths of waits are left out: nobody knows which of them were within.
-fn slice(profile: &Profile, selector: &Selector, range: TimeRange) -> Profile {
+/// What a profile holds within a range. What is known of the stacks and of losses is that of its whole
+/// window; nothing unless that `overlaps` the range. Lengths of waits are left out: nobody knows which of them were within.
+fn slice(profile: &Profile, selector: &Selector, range: TimeRange, overlaps: bool) -> Profile {
     let kind = profile.kind();
     let mut slice = Profile::new(kind);
     let Some(times) = profile.times() else { return slice };
@@ -170,8 +173,10 @@ fn slice(profile: &Profile, selector: &Selector, range: TimeRange) -> Profile {
         let labels = slice.labels_id(labels);
         slice.distributions_mut().add_variance(labels, us2);
     }
-    slice.quality = profile.quality;
-    slice.loss = profile.loss.clone();
+    if overlaps {
+        slice.merge_quality(profile, selector);
+        slice.loss = profile.loss.clone();
+    }
     slice.loss.add(Stage::Store, NO_TIME, times.left_out());
     slice
 }

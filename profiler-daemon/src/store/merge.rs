@@ -7,11 +7,11 @@ use crate::model::{Key, NO_ROOM, Profile, ProfileKind, Selector, Stage, Value, W
 /// further rows are counted as lost. Callers reckon with it when they hold several.
 pub const MAX_BYTES: usize = 48 << 20;
 /// What a row takes, with its place in a hash table that is half full; and a stack, a frame and
-/// labels without their contents.
+/// labels without their contents, with what is known of their stacks.
 const ROW: usize = 96;
 const STACK: usize = 80;
 const FRAME: usize = 200;
-const LABELS: usize = 400;
+const LABELS: usize = 600;
 const TOO_LARGE: &str = "answer too large, row left out";
 
 /// A profile that grows.
@@ -60,11 +60,13 @@ impl Merger {
         let no_room = self.profile.merge_distributions(&table.distributions, |at| {
             dictionary.labels(at).map_err(|damaged| missing = Some(damaged)).ok()
         });
+        self.profile.merge_quality_by_labels(&table.quality, &table.quality_by_labels, |at| {
+            dictionary.labels(at).map_err(|damaged| missing = Some(damaged)).ok()
+        });
         if let Some(damaged) = missing {
             return Err(damaged);
         }
         self.profile.loss.add(Stage::Pipeline, NO_ROOM, no_room);
-        self.profile.quality.merge(&table.quality);
         self.profile.loss.merge(&table.loss);
         self.profile.loss.add(Stage::Store, TOO_LARGE, left_out);
         Ok(())

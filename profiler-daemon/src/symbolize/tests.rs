@@ -394,8 +394,13 @@ fn the_thread_passes_everything_on_and_ends_with_its_input() {
         },
         ..on_cpu.clone()
     };
-    to.blocking_send(RawBatch { samples: vec![on_cpu, off_cpu], loss, ended: vec![7], ..RawBatch::default() })
-        .unwrap();
+    to.blocking_send(RawBatch {
+        samples: vec![on_cpu, off_cpu],
+        loss,
+        ended: vec![7],
+        ..RawBatch::default()
+    })
+    .unwrap();
     drop(to);
     let batch = from.blocking_recv().unwrap();
     assert_eq!((batch.samples.len(), batch.ended), (2, vec![7]));

@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
+
 use super::{NO_ROOM, Profile, intern};
-use crate::model::{Activity, Distributions, Key, Labels, Selector, Stage, Value, WakerIds};
+use crate::model::{
+    Activity, Distributions, Key, Labels, QualityByLabels, Selector, StackQuality, Stage, Value, WakerIds,
+};
 
 impl Profile {
     /// Adds all rows, counts and losses of another profile.
@@ -11,14 +15,25 @@ impl Profile {
         self.merge_selected(other, &Selector::default());
     }
 
-    /// Adds the rows of another profile that a selector wants. Its loss is added whole, since
-    /// nobody knows whose records were lost; so is what is known of the stacks.
+    /// Adds the rows of another profile that a selector wants, and what is known of their stacks. Its
+    /// loss is added whole, since nobody knows whose records were lost.
     pub fn merge_selected(&mut self, other: &Self, selector: &Selector) {
         let wanted = other.wanted(selector);
         self.merge_rows(other, &wanted, |_, _, value| Some(value));
         self.merge_waits(other, &wanted);
-        self.quality.merge(&other.quality);
+        self.merge_stacks(other, &wanted);
         self.loss.merge(&other.loss);
+    }
+
+    /// Adds what is known of the stacks of those of another profile that a selector wants.
+    pub(crate) fn merge_quality(&mut self, other: &Self, selector: &Selector) {
+        self.merge_stacks(other, &other.wanted(selector));
+    }
+
+    /// What is known of the stacks of those that a selector wants.
+    pub(crate) fn quality_where(&self, selector: &Selector) -> StackQuality {
+        let wanted = self.wanted(selector);
+        self.quality_by_labels.wanted(&self.quality, |at| wanted.get(at as usize) == Some(&true))
     }
 
     /// Adds what `worth` makes of the rows of another profile that a selector wants, by their index;
@@ -79,6 +94,27 @@ impl Profile {
             let WakerIds { labels, stack } = ours(self, key.labels, key.stack);
             self.add_known(Key { labels, stack, activity: key.activity, waker }, value);
         }
+    }
+
+    fn merge_stacks(&mut self, other: &Self, wanted: &[bool]) {
+        self.merge_quality_by_labels(&other.quality, &other.quality_by_labels, |at| {
+            other.labels.get_index(at as usize).filter(|_| wanted.get(at as usize) == Some(&true))
+        });
+    }
+
+    /// Adds what is known of stacks whose labels `labels` finds; `None` leaves them out. `whole` is
+    /// what is known of all.
+    pub(crate) fn merge_quality_by_labels<'a>(
+        &mut self,
+        whole: &StackQuality,
+        other: &QualityByLabels,
+        mut labels: impl FnMut(u32) -> Option<&'a Arc<Labels>>,
+    ) {
+        let set = &mut self.labels;
+        let wanted: FxHashMap<u32, u32> =
+            other.iter().filter_map(|(at, _)| Some((at, intern(set, labels(at)?)))).collect();
+        self.quality.merge(&other.wanted(whole, |at| wanted.contains_key(&at)));
+        self.quality_by_labels.merge(other, |at| wanted.get(&at).copied());
     }
 
     fn merge_waits(&mut self, other: &Self, wanted: &[bool]) {

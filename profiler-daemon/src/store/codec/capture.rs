@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Damaged, Dictionary, Effort, Interner, Table, Unwritable, format, nanos, pack, rows, time, unpack,
+    Damaged, Dictionary, Effort, Interner, Table, Unwritable, format, nanos, pack, quality, rows, time,
+    unpack,
 };
 use crate::model::{Allowance, Pid, Profile, TimeRange};
 use crate::store::merge::Merger;
@@ -35,7 +36,7 @@ pub(in crate::store) fn write_capture(result: &CaptureResult) -> Result<Vec<u8>,
         records: *records,
         covered_ns: length(*covered),
         frequency_hz: *frequency_hz,
-        quality: Some(rows::write_quality(quality)),
+        quality: Some(quality::write(quality)),
         loss: rows::write_loss(loss),
         cause: cause.clone(),
         wakers: *wakers,
@@ -62,7 +63,7 @@ pub(in crate::store) fn read_capture(bytes: &[u8]) -> Result<StoredCapture, Dama
             covered: Duration::from_nanos(message.covered_ns),
             frequency_hz: if message.frequency_hz.is_finite() { message.frequency_hz } else { 0.0 },
             loss: rows::read_loss(&message.loss)?,
-            quality: rows::read_quality(message.quality)?,
+            quality: quality::read(message.quality)?,
         },
         about: CaptureAbout {
             pids: message.pids.into_iter().map(Pid).collect(),
@@ -133,12 +134,14 @@ impl Bundle {
         if table.kind != kind {
             return Err(Damaged::new("a profile is of two kinds"));
         }
-        let rows::Beside { distributions, quality, loss } = rows::read_message(rows, |row, value| {
-            table.add(row, value);
-            Ok(())
-        })?;
+        let rows::Beside { distributions, quality, quality_by_labels, loss } =
+            rows::read_message(rows, |row, value| {
+                table.add(row, value);
+                Ok(())
+            })?;
         if is_first {
-            (table.distributions, table.quality, table.loss) = (distributions, quality, loss);
+            (table.distributions, table.loss) = (distributions, loss);
+            (table.quality, table.quality_by_labels) = (quality, quality_by_labels);
         }
         rows::check_total(table.rows.values())
     }

@@ -238,6 +238,7 @@ impl Interner {
         // As many as the profile had: there is room.
         table.distributions.merge(profile.distributions(), &mut here);
         table.quality = profile.quality;
+        table.quality_by_labels.merge(profile.quality_by_labels(), &mut here);
         table.loss = profile.loss.clone();
         table
     }

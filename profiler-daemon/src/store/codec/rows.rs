@@ -5,12 +5,14 @@ use std::sync::{Mutex, PoisonError};
 
 use rustc_hash::FxHashMap;
 
-use super::{Damaged, Effort, Unwritable, distributions, format, pack, unpack};
-use crate::model::{Activity, Distributions, Loss, ProfileKind, StackQuality, Stage, Value, Wait, WakerIds};
+use super::{Damaged, Effort, Unwritable, distributions, format, pack, quality, unpack};
+use crate::model::{
+    Activity, Distributions, Loss, ProfileKind, QualityByLabels, StackQuality, Stage, Value, Wait, WakerIds,
+};
 
 /// Most that the records or nanoseconds of one value of rows can sum up to, so that sums of values
 /// cannot overflow. 320 000 threads make so many nanoseconds in an hour.
-const MAX_TOTAL: u64 = 1 << 60;
+pub(super) const MAX_TOTAL: u64 = 1 << 60;
 /// Most that one line of a loss can be, for the same reason.
 const MAX_LOSS: u64 = 1 << 48;
 
@@ -33,6 +35,7 @@ pub(in crate::store) struct Table {
     pub(in crate::store) order: Vec<Row>,
     pub(in crate::store) distributions: Distributions,
     pub(in crate::store) quality: StackQuality,
+    pub(in crate::store) quality_by_labels: QualityByLabels,
     pub(in crate::store) loss: Loss,
 }
 
@@ -41,13 +44,15 @@ pub(in crate::store) struct Table {
 pub(in crate::store) struct Beside {
     pub(in crate::store) distributions: Distributions,
     pub(in crate::store) quality: StackQuality,
+    pub(in crate::store) quality_by_labels: QualityByLabels,
     pub(in crate::store) loss: Loss,
 }
 
 impl Table {
     pub(in crate::store) fn new(kind: ProfileKind) -> Self {
-        let Beside { distributions, quality, loss } = Beside::default();
-        Self { kind, rows: FxHashMap::default(), order: Vec::new(), distributions, quality, loss }
+        let Beside { distributions, quality, quality_by_labels, loss } = Beside::default();
+        let (rows, order) = (FxHashMap::default(), Vec::new());
+        Self { kind, rows, order, distributions, quality, quality_by_labels, loss }
     }
 
     pub(in crate::store) fn add(&mut self, row: Row, value: Value) {
@@ -73,12 +78,15 @@ impl Table {
     /// Some of [`Self::sorted`] as a message, with what is known of all of them.
     pub(super) fn message(&self, segment: u64, rows: &[(&Row, &Value)]) -> format::Rows {
         let unit_ns = rows.first().map_or(0, |(_, value)| value.ns / value.count.max(1));
+        let (quality_labels, quality_counts) = quality::write_by_labels(&self.quality_by_labels);
         let mut message = format::Rows {
             kind: kind_number(self.kind),
             segment,
             unit_ns,
-            quality: Some(write_quality(&self.quality)),
+            quality: Some(quality::write(&self.quality)),
             loss: write_loss(&self.loss),
+            quality_labels,
+            quality_counts,
             distributions: Some(distributions::write(&self.distributions)),
             ..format::Rows::default()
         };
@@ -155,7 +163,8 @@ pub(super) fn read_message(
     }
     Ok(Beside {
         distributions: distributions::read(message.distributions)?,
-        quality: read_quality(message.quality)?,
+        quality: quality::read(message.quality)?,
+        quality_by_labels: quality::read_by_labels(&message.quality_labels, &message.quality_counts)?,
         loss: read_loss(&message.loss)?,
     })
 }
@@ -220,108 +229,6 @@ pub(super) fn activity_of(number: u32) -> Result<Activity, Damaged> {
             let wait = Wait::ALL.get(blocked as usize - 3);
             Activity::Blocked(*wait.ok_or_else(|| Damaged::new(format!("{number} is not an activity")))?)
         }
-    })
-}
-
-pub(super) fn write_quality(quality: &StackQuality) -> format::Quality {
-    // Taken apart by name: a new count must not be forgotten here.
-    let StackQuality {
-        records,
-        complete,
-        truncated,
-        stopped,
-        guessed,
-        user_missing,
-        kernel_missing,
-        frames,
-        frames_unnamed,
-        user_stacks,
-        user_truncated,
-        frames_unnamed_despite_symbols,
-        user_borrowed,
-        clock_period_ns,
-        clock_period_min_ns,
-        thread_share,
-        off_cpu_ns,
-        borrowed_ns,
-        missing_ns,
-    } = *quality;
-    format::Quality {
-        records,
-        complete,
-        truncated,
-        stopped: stopped.to_vec(),
-        guessed,
-        user_missing,
-        kernel_missing,
-        frames,
-        frames_unnamed,
-        user_stacks,
-        user_truncated,
-        frames_unnamed_despite_symbols,
-        user_borrowed,
-        clock_period_ns,
-        clock_period_min_ns,
-        thread_share,
-        off_cpu_ns,
-        borrowed_ns,
-        missing_ns,
-    }
-}
-
-pub(super) fn read_quality(quality: Option<format::Quality>) -> Result<StackQuality, Damaged> {
-    let quality = quality.unwrap_or_default();
-    let counts = [
-        quality.records,
-        quality.complete,
-        quality.truncated,
-        quality.guessed,
-        quality.user_missing,
-        quality.kernel_missing,
-        quality.frames,
-        quality.frames_unnamed,
-        quality.user_stacks,
-        quality.user_truncated,
-        quality.frames_unnamed_despite_symbols,
-        quality.user_borrowed,
-        quality.clock_period_ns,
-        quality.clock_period_min_ns,
-        quality.thread_share,
-        quality.off_cpu_ns,
-        quality.borrowed_ns,
-        quality.missing_ns,
-    ];
-    if counts.iter().chain(&quality.stopped).any(|&count| count > MAX_TOTAL) {
-        return Err(Damaged::new("counts of stacks are too large"));
-    }
-    let mut stopped = StackQuality::default().stopped;
-    // Reasons that were added since are 0; one that this version does not know cannot be.
-    if quality.stopped.len() > stopped.len() {
-        return Err(Damaged::new("more reasons for stacks that ended early than there are"));
-    }
-    for (count, read) in stopped.iter_mut().zip(quality.stopped) {
-        *count = read;
-    }
-    Ok(StackQuality {
-        records: quality.records,
-        complete: quality.complete,
-        truncated: quality.truncated,
-        stopped,
-        guessed: quality.guessed,
-        user_missing: quality.user_missing,
-        kernel_missing: quality.kernel_missing,
-        frames: quality.frames,
-        frames_unnamed: quality.frames_unnamed,
-        user_stacks: quality.user_stacks,
-        user_truncated: quality.user_truncated,
-        frames_unnamed_despite_symbols: quality.frames_unnamed_despite_symbols,
-        user_borrowed: quality.user_borrowed,
-        clock_period_ns: quality.clock_period_ns,
-        clock_period_min_ns: quality.clock_period_min_ns,
-        thread_share: quality.thread_share,
-        off_cpu_ns: quality.off_cpu_ns,
-        borrowed_ns: quality.borrowed_ns,
-        missing_ns: quality.missing_ns,
     })
 }
 

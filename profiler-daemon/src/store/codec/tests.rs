@@ -7,8 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    Activity, Frame, FrameKind, Labels, Module, Pid, Profile, ProfileKind, SourceLine, Stage, TimeRange,
-    Value, Wait, Waker,
+    Activity, Frame, FrameKind, Labels, Module, Pid, Profile, ProfileKind, QualityByLabels, SourceLine,
+    StackQuality, Stage, TimeRange, Value, Wait, Waker,
 };
 
 fn activities() -> impl Strategy<Value = Activity> {
@@ -67,9 +67,14 @@ fn profiles() -> impl Strategy<Value = Profile> {
     let kinds = proptest::sample::select(vec![ProfileKind::OnCpu, ProfileKind::OffCpu, ProfileKind::Wall]);
     (kinds, rows, any::<u32>()).prop_map(|(kind, rows, count)| {
         let mut profile = Profile::new(kind);
-        for (labels, activity, stack, waker, value) in rows {
-            profile.add_woken(&labels, activity, &stack, waker.as_ref(), value);
+        let mut parts = QualityByLabels::default();
+        for (at, (labels, activity, stack, waker, value)) in (0..).zip(&rows) {
+            profile.add_woken(labels, *activity, stack, waker.as_ref(), *value);
+            let guessed = value.count / 2;
+            parts.add(at, &StackQuality { records: value.count, guessed, ..StackQuality::default() });
         }
+        let whole = StackQuality::default();
+        profile.merge_quality_by_labels(&whole, &parts, |at| rows.get(at as usize).map(|row| &row.0));
         let count = u64::from(count);
         profile.quality.records = count;
         profile.quality.stopped[5] = count / 2;
@@ -88,6 +93,11 @@ fn rows(profile: &Profile) -> Rows {
         (((**entry.labels).clone(), entry.activity, stack(entry.stack), waker), entry.value)
     };
     profile.entries().map(row).collect()
+}
+
+fn stacks(profile: &Profile) -> HashMap<Labels, StackQuality> {
+    let parts = profile.quality_by_labels().iter();
+    parts.map(|(at, part)| ((**profile.labels_at(at).expect("its own")).clone(), *part)).collect()
 }
 
 fn read_bundle<'a>(values: impl IntoIterator<Item = &'a Vec<u8>>) -> Result<Profile, Damaged> {
@@ -124,6 +134,7 @@ proptest! {
         prop_assert_eq!(rows(&read), rows(&profile));
         prop_assert_eq!(read.kind(), profile.kind());
         prop_assert_eq!(read.quality, profile.quality);
+        prop_assert_eq!(stacks(&read), stacks(&profile));
         prop_assert_eq!(&read.loss, &profile.loss);
     }
 

@@ -20,6 +20,7 @@ pub(super) const TIMES: u8 = 0x80;
 
 /// A window's rows with their times.
 struct Timed {
+    range: TimeRange,
     rows: Vec<(Row, Value)>,
     beside: Beside,
     times: StoredTimes,
@@ -28,11 +29,11 @@ struct Timed {
 impl Timed {
     fn read(
         transaction: &ReadTransaction,
-        number: u64,
+        (number, header): (u64, &Header),
         place: u8,
         kind: ProfileKind,
-        segment: u64,
     ) -> Result<Self, Failure> {
+        let (range, segment) = (header.range, header.segment);
         let table = transaction.open_table(ROWS)?;
         let value = table.get((number, place))?;
         let mut rows = Vec::new();
@@ -44,7 +45,7 @@ impl Timed {
         let value = table.get((number, place | TIMES))?;
         let bytes = value.as_ref().map_or([].as_slice(), |value| value.value());
         let times = read_times(bytes, kind, segment, rows.len())?;
-        Ok(Self { rows, beside, times })
+        Ok(Self { range, rows, beside, times })
     }
 
     fn rows(&self) -> impl Iterator<Item = (Row, Value, &[Span])> {
@@ -69,14 +70,17 @@ impl Snapshot {
             let parts = || {
                 windows.iter().flat_map(|((_, number), header)| {
                     let places = (0_u8..TIMES).zip(&header.parts);
-                    places.filter(|(_, part)| part.kind == kind).map(|(place, part)| (*number, place, part))
+                    let window = (*number, header);
+                    places
+                        .filter(|(_, part)| part.kind == kind)
+                        .map(move |(place, part)| (window, place, part))
                 })
             };
             let mut lost = 0_u64;
             let mut failed = None;
             let read = dictionary(self.transaction(), segment).and_then(|dictionary| {
-                let mut windows = parts().filter_map(|(number, place, part)| {
-                    match Timed::read(self.transaction(), number, place, kind, segment) {
+                let mut windows = parts().filter_map(|(window, place, part)| {
+                    match Timed::read(self.transaction(), window, place, kind) {
                         Ok(timed) => Some(timed),
                         Err(Failure::Damaged(what)) => {
                             tracing::warn!(what, "a window cannot be read");
@@ -118,11 +122,12 @@ impl Snapshot {
         let mut loss = Loss::default();
         self.timed(kind, wanted, &mut loss, |dictionary, windows| {
             let labels = wanted_labels(dictionary, selector)?;
+            let wanted = |id: u32| labels.get(id as usize).copied().unwrap_or(true);
             let mut table = Table::new(kind);
             for timed in windows {
                 let mut shares = Shares::default();
                 for (row, value, spans) in timed.rows() {
-                    if !labels.get(row.labels as usize).copied().unwrap_or(true) {
+                    if !wanted(row.labels) {
                         continue;
                     }
                     let worth = within(kind, value, spans, timed.times.origin, range);
@@ -134,8 +139,12 @@ impl Snapshot {
                 for (labels, us2) in shares.variances(&timed.beside.distributions) {
                     table.distributions.add_variance(labels, us2);
                 }
-                table.quality.merge(&timed.beside.quality);
-                table.loss.merge(&timed.beside.loss);
+                if timed.range.overlaps(&range) {
+                    let known = &timed.beside.quality_by_labels;
+                    table.quality.merge(&known.wanted(&timed.beside.quality, wanted));
+                    table.quality_by_labels.merge(known, |id| wanted(id).then_some(id));
+                    table.loss.merge(&timed.beside.loss);
+                }
                 table.loss.add(Stage::Store, NO_TIME, timed.times.left_out);
             }
             merger.add(dictionary, &table)
@@ -163,8 +172,11 @@ impl Snapshot {
                 let variances = timed.beside.distributions.variances().filter(|(id, _)| wanted(*id));
                 let us2 = variances.fold(0_u64, |sum, (_, us2)| sum.saturating_add(us2));
                 heat.add_variance(us2, part / whole.max(1) as f64);
-                heat.quality.merge(&timed.beside.quality);
-                heat.loss.merge(&timed.beside.loss);
+                if timed.range.overlaps(&heat.range) {
+                    let known = &timed.beside.quality_by_labels;
+                    heat.quality.merge(&known.wanted(&timed.beside.quality, wanted));
+                    heat.loss.merge(&timed.beside.loss);
+                }
                 heat.loss.add(Stage::Store, NO_TIME, timed.times.left_out);
             }
             Ok(())

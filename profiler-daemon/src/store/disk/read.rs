@@ -136,7 +136,8 @@ pub(super) fn add(
                 let here = |labels| wanted(labels).then_some(labels);
                 let left_out = table.distributions.merge(&beside.distributions, here);
                 table.loss.add(Stage::Pipeline, NO_ROOM, left_out);
-                table.quality.merge(&beside.quality);
+                table.quality.merge(&beside.quality_by_labels.wanted(&beside.quality, &wanted));
+                table.quality_by_labels.merge(&beside.quality_by_labels, here);
                 table.loss.merge(&beside.loss);
             }
             Err(damaged) => {

@@ -194,6 +194,36 @@ fn a_heat_map_has_the_burst_where_it_was() {
 }
 
 #[test]
+fn what_is_known_of_stacks_is_of_those_who_were_asked_about() {
+    let (_directory, stores) = stores();
+    let selectors = ["", r#"comm="a""#, r#"comm="b""#, r#"comm="nobody""#].map(|text| {
+        if text.is_empty() { Selector::default() } else { Selector::parse(text).expect("valid") }
+    });
+    for store in stores {
+        for start in (0..60_000).step_by(10_000) {
+            store.insert(window(start));
+        }
+        let records = |from, to| {
+            let query =
+                |selector| store.query(ProfileKind::OnCpu, selector, range(from, to)).profile.quality.records;
+            selectors.each_ref().map(query)
+        };
+        assert_eq!(records(0, 20_000), [28, 20, 8, 0]);
+        assert_eq!(records(0, 9_000), [14, 10, 4, 0], "of the whole window");
+        let heat = selectors.each_ref().map(|selector| {
+            let heat = store.heat(ProfileKind::OnCpu, selector, range(0, 10_000), Duration::from_millis(20));
+            heat.quality.records
+        });
+        assert_eq!(heat, [14, 10, 4, 0]);
+        store.insert(window(2 * 3_600_000));
+        store.maintain();
+        assert_eq!(records(0, 60_000), [84, 60, 24, 0], "rolled up");
+        let wait = store.query(ProfileKind::OffCpu, &Selector::default(), range(0, 60_000)).profile;
+        assert_eq!(wait.quality.off_cpu_ns, 6 * 2100 * MS);
+    }
+}
+
+#[test]
 fn what_is_rolled_up_is_told_of_as_coarse() {
     let (_directory, [disk, _]) = stores();
     for start in (0..60_000).step_by(10_000) {
