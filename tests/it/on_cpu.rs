@@ -21,7 +21,7 @@ fn the_formats_agree_and_show_the_busy_function() -> Result<()> {
     let _exclusive = require_root!();
     let recording = Recording::new()?;
     let workload = Workload::new("spin", 3.0)?;
-    let files = ["a.svg", "a.folded", "a.pb.gz", "a.speedscope.json"];
+    let files = ["a.svg", "a.folded", "a.pb.gz", "a.speedscope.json", "a.firefox.json"];
     recording.record_workload("-d 100s -F 99", &files, &workload)?.expect_code(0)?;
 
     let (folded, svg, pprof) =
@@ -34,6 +34,10 @@ fn the_formats_agree_and_show_the_busy_function() -> Result<()> {
         folded.total(),
         "speedscope and folded"
     );
+    let firefox: serde_json::Value = serde_json::from_str(&recording.text("a.firefox.json")?)?;
+    let threads = firefox["threads"].as_array().context("no threads")?;
+    let weights = threads.iter().filter_map(|thread| thread["samples"]["weight"].as_array()).flatten();
+    assert_eq!(weights.filter_map(serde_json::Value::as_u64).sum::<u64>(), folded.total(), "Firefox and folded");
 
     let (leaf, value) = folded.heaviest_leaf().context("an empty profile")?;
     assert_eq!(leaf, "hot_function");

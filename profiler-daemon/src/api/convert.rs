@@ -28,6 +28,7 @@ pub(super) fn format(format: i32) -> Result<Format, ApiError> {
         Ok(proto::Format::Pprof) => Format::Pprof,
         Ok(proto::Format::Speedscope) => Format::Speedscope,
         Ok(proto::Format::Json) => Format::Json,
+        Ok(proto::Format::Firefox) => Format::Firefox,
         Err(_) => {
             let problem = format!("{format} is not a format");
             return Err(ApiError::Invalid { field: "format", problem });

@@ -1,11 +1,12 @@
 //! OPERAND: one side of a comparison: a file, a capture, or a range of stored time.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::range::Range;
 use super::values;
 use crate::model::{Labels, TimeRange};
+use crate::render::Format;
 
 /// One side of a comparison.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,14 +35,11 @@ impl FromStr for Operand {
     fn from_str(text: &str) -> Result<Self, String> {
         let (what, selector) = split(text);
         if selector.is_none() {
-            if text.ends_with(".folded") {
-                return Ok(Self::Folded(text.into()));
-            }
-            if text.ends_with(".json") && !text.ends_with(".speedscope.json") {
-                return Ok(Self::Json(text.into()));
-            }
-            if [".svg", ".pb.gz", ".speedscope.json"].iter().any(|extension| text.ends_with(extension)) {
-                return Err("of files, only .folded and .json can be compared".to_owned());
+            match Format::from_path(Path::new(text)) {
+                Ok(Format::Folded) => return Ok(Self::Folded(text.into())),
+                Ok(Format::Json) => return Ok(Self::Json(text.into())),
+                Ok(_) => return Err("of files, only .folded and .json can be compared".to_owned()),
+                Err(_) => {}
             }
         }
         let selector = selector.map(values::selector).transpose()?;
@@ -93,7 +91,9 @@ mod tests {
             matches!(&stored, Ok(Operand::Stored(_, Some(selector))) if selector == "exe=\"/bin/a.json\""),
             "{stored:?}"
         );
-        assert!(parse("a.svg").is_err_and(|error| error.contains("only .folded and .json")));
+        for file in ["a.svg", "a.pb.gz", "a.speedscope.json", "a.firefox.json"] {
+            assert!(parse(file).is_err_and(|error| error.contains("only .folded and .json")), "{file}");
+        }
         assert!(parse("15m host=\"a\"").is_err_and(|error| error.contains("not a duration")));
         assert!(parse("15m comm=a").is_err_and(|error| error.contains("character 6")));
         assert!(parse("capture:../x").is_err_and(|error| error.contains("not a capture id")));

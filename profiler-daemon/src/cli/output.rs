@@ -39,10 +39,11 @@ impl Destination {
 /// `-o FILE` or `--format FORMAT`, for commands with one result.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Rendering {
-    /// Write to FILE; its extension says the format: .svg, .folded, .pb.gz (pprof), .speedscope.json
+    /// Write to FILE; its extension says the format: .svg, .folded, .pb.gz (pprof), .speedscope.json,
+    /// .firefox.json (Firefox Profiler) or .json
     #[arg(short, long, value_name = "FILE", value_parser = super::values::output_file)]
     pub output: Option<OutputFile>,
-    /// Write to stdout in this format: folded, svg, pprof, speedscope or json
+    /// Write to stdout in this format: folded, svg, pprof, speedscope, firefox or json
     #[arg(long, value_name = "FORMAT", conflicts_with = "output")]
     pub format: Option<Format>,
     /// On top of each wait, upside down, the stack of who ended it: a wake-up graph, of captures

@@ -68,10 +68,10 @@ pub struct RecordArgs {
     #[arg(long, requires = "waits")]
     pub wakers: bool,
     /// Write to FILE, may be repeated; its extension says the format: .svg, .folded, .pb.gz (pprof),
-    /// .speedscope.json
+    /// .speedscope.json, .firefox.json (Firefox Profiler) or .json
     #[arg(short, long = "output", value_name = "FILE", value_parser = values::output_file)]
     pub outputs: Vec<OutputFile>,
-    /// Write to stdout in this format: folded, svg, pprof, speedscope or json
+    /// Write to stdout in this format: folded, svg, pprof, speedscope, firefox or json
     #[arg(long, value_name = "FORMAT", conflicts_with_all = ["outputs", "command"])]
     pub format: Option<Format>,
     /// Keep unwinding tables here, so that the next recording need not build them [default:

@@ -78,6 +78,7 @@ fn format(format: Format) -> proto::Format {
         Format::Pprof => proto::Format::Pprof,
         Format::Speedscope => proto::Format::Speedscope,
         Format::Json => proto::Format::Json,
+        Format::Firefox => proto::Format::Firefox,
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod certainty;
 mod diff;
+mod firefox;
 mod flamegraph;
 mod folded;
 mod heatmap;
@@ -86,6 +87,7 @@ pub fn render_view(
         Format::Svg => flamegraph::write(profile, about, view, out)?,
         Format::Pprof => pprof::write(profile, about, view, out)?,
         Format::Speedscope => speedscope::write(profile, about, view, out)?,
+        Format::Firefox => firefox::write(profile, about, view, out)?,
         Format::Json => json::write(profile, about, out)?,
     }
     Ok(())
@@ -115,6 +117,8 @@ pub enum Format {
     Pprof,
     /// speedscope's file format.
     Speedscope,
+    /// Firefox Profiler's processed profile format.
+    Firefox,
     /// The whole profile as one JSON document.
     Json,
 }
@@ -122,11 +126,12 @@ pub enum Format {
 impl Format {
     /// All formats, with the name and the file extension of each. An extension that ends in
     /// another one comes before it.
-    const TABLE: [(Self, &'static str, &'static str); 5] = [
+    const TABLE: [(Self, &'static str, &'static str); 6] = [
         (Self::Svg, "svg", ".svg"),
         (Self::Folded, "folded", ".folded"),
         (Self::Pprof, "pprof", ".pb.gz"),
         (Self::Speedscope, "speedscope", ".speedscope.json"),
+        (Self::Firefox, "firefox", ".firefox.json"),
         (Self::Json, "json", ".json"),
     ];
 
@@ -185,7 +190,7 @@ pub enum RenderError {
 
 /// A file name whose extension names no format.
 #[derive(Debug, thiserror::Error)]
-#[error("{path:?}: unknown extension: use .svg, .folded, .pb.gz, .speedscope.json or .json")]
+#[error("{path:?}: unknown extension: use .svg, .folded, .pb.gz, .speedscope.json, .firefox.json or .json")]
 pub struct UnknownExtension {
     /// The file name.
     pub path: PathBuf,
@@ -193,7 +198,7 @@ pub struct UnknownExtension {
 
 /// A name that is no format's.
 #[derive(Debug, thiserror::Error)]
-#[error("unknown format {name:?}: use svg, folded, pprof, speedscope or json")]
+#[error("unknown format {name:?}: use svg, folded, pprof, speedscope, firefox or json")]
 pub struct UnknownFormat {
     /// The name.
     pub name: String,

@@ -172,6 +172,7 @@ fn text_formats_are_as_in_the_golden_files() {
         // The exporter's version is not the format's business.
         let speedscope = rendered(&profile, Format::Speedscope);
         check(&format!("{name}.speedscope.json"), &speedscope.replace(env!("CARGO_PKG_VERSION"), "VERSION"));
+        check(&format!("{name}.firefox.json"), &rendered(&profile, Format::Firefox));
         check(&format!("{name}.svg"), &without_script(&rendered(&profile, Format::Svg)));
     }
 }
@@ -210,6 +211,7 @@ fn all_formats_agree_in_their_total() {
         let scope: serde_json::Value = serde_json::from_str(&rendered(&profile, Format::Speedscope)).unwrap();
         let weights = scope["profiles"][0]["weights"].as_array().unwrap();
         assert_eq!(weights.iter().map(|weight| weight.as_u64().unwrap()).sum::<u64>(), total);
+        assert_eq!(firefox::tests::total(&profile), total);
         let own: u64 = top(&profile, usize::MAX).iter().map(|row| row.self_value).sum();
         assert_eq!(own, total);
     }
@@ -393,6 +395,6 @@ proptest! {
 }
 
 /// Names of the characters that matter to readers of folded lines, and any others.
-fn name_text() -> impl Strategy<Value = String> {
+pub(super) fn name_text() -> impl Strategy<Value = String> {
     prop_oneof!["[;# 0-9.a_\\[k\\]\n\r\t\u{a0}\u{2028}&<\"(]{0,6}", "[ab]", any::<String>()]
 }

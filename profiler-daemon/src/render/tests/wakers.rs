@@ -71,7 +71,7 @@ fn json_has_the_waker_of_each_row() {
 
 #[test]
 fn nothing_is_shown_where_no_waker_is_known() {
-    for format in [Format::Folded, Format::Svg, Format::Pprof, Format::Speedscope, Format::Json] {
+    for (format, ..) in Format::TABLE {
         let answer = viewed(&off_cpu_profile(), format, View::Wakers);
         assert!(matches!(answer, Err(RenderError::NoWakers)), "{format}");
     }
