@@ -83,12 +83,7 @@ impl Stacks {
 
     /// Sorts texts and rows; equal rows become one.
     pub(super) fn sorted(texts: IndexSet<String, FxBuildHasher>, mut rows: Vec<Row>) -> Self {
-        let mut order: Vec<(String, u32)> = texts.into_iter().zip(0..).collect();
-        order.sort_unstable();
-        let mut rank = vec![0; order.len()];
-        for (new, (_, old)) in (0..).zip(&order) {
-            rank[*old as usize] = new;
-        }
+        let (texts, rank) = ranked(texts);
         for row in &mut rows {
             row.frames.iter_mut().for_each(|frame| *frame = rank[*frame as usize]);
         }
@@ -100,7 +95,7 @@ impl Stacks {
             }
             equal
         });
-        Self { texts: order.into_iter().map(|(text, _)| text).collect(), rows }
+        Self { texts, rows }
     }
 
     /// Texts and rows; the rows are sorted.
@@ -124,6 +119,17 @@ impl Stacks {
     pub(super) fn lines(&self) -> impl DoubleEndedIterator<Item = Line<'_>> {
         self.rows.iter().map(|row| Line { stacks: self, row })
     }
+}
+
+/// The texts in their order, and the place in it of each by its old one.
+pub(super) fn ranked(texts: impl IntoIterator<Item = String>) -> (Vec<String>, Vec<u32>) {
+    let mut order: Vec<(String, u32)> = texts.into_iter().zip(0..).collect();
+    order.sort_unstable();
+    let mut rank = vec![0; order.len()];
+    for (new, (_, old)) in (0..).zip(&order) {
+        rank[*old as usize] = new;
+    }
+    (order.into_iter().map(|(text, _)| text).collect(), rank)
 }
 
 /// One row; displays as a folded line.

@@ -19,7 +19,7 @@ pub use changes::{Change, Share};
 pub use gate::{Gate, Verdict};
 pub use operand::{OperandError, Side};
 
-use super::stacks::{Cost, Row, Stacks};
+use super::stacks::{Cost, Row, Stacks, ranked};
 use super::{RenderError, UnknownFormat};
 use crate::model::ProfileKind;
 
@@ -198,12 +198,7 @@ fn join(left: Stacks, right: Stacks) -> (Vec<String>, Vec<Pair>) {
             Pair { frames, cost: costs }
         }));
     }
-    let mut order: Vec<(String, u32)> = texts.into_iter().zip(0..).collect();
-    order.sort_unstable();
-    let mut rank = vec![0; order.len()];
-    for (new, (_, old)) in (0..).zip(&order) {
-        rank[*old as usize] = new;
-    }
+    let (texts, rank) = ranked(texts);
     for pair in &mut pairs {
         pair.frames.iter_mut().for_each(|frame| *frame = rank[*frame as usize]);
     }
@@ -215,7 +210,7 @@ fn join(left: Stacks, right: Stacks) -> (Vec<String>, Vec<Pair>) {
         }
         equal
     });
-    (order.into_iter().map(|(text, _)| text).collect(), pairs)
+    (texts, pairs)
 }
 
 impl DiffFormat {
