@@ -1,7 +1,6 @@
 //! The program `profiler`: parses the command line, runs one command, exits with its code.
 
 use std::future::Future;
-use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::ColorChoice;
@@ -32,7 +31,7 @@ fn main() -> ExitCode {
     match run(&cli) {
         Ok(()) => Exit::Ok.into(),
         Err(failure) => {
-            complain(&failure, &cli.global);
+            client::complain(&failure, telemetry::colored(color(&cli.global)));
             failure.exit.into()
         }
     }
@@ -110,14 +109,4 @@ fn color(global: &GlobalArgs) -> Option<bool> {
         ColorChoice::Always => Some(true),
         ColorChoice::Never => Some(false),
     }
-}
-
-/// Says on stderr what went wrong.
-fn complain(failure: &Failure, global: &GlobalArgs) {
-    let colored = color(global).unwrap_or_else(|| {
-        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-    });
-    let label = if colored { "\x1b[1;31merror:\x1b[0m" } else { "error:" };
-    // Nobody listening is no failure.
-    let _ = writeln!(std::io::stderr(), "{label} {failure}");
 }

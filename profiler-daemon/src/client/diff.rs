@@ -77,7 +77,7 @@ fn is_seen(change: &Change) -> bool {
     [&change.own, &change.total].iter().any(|share| share.change().abs() >= SHOWN)
 }
 
-fn as_table(changes: &[Change], columns: Option<usize>) -> String {
+pub(super) fn as_table(changes: &[Change], columns: Option<usize>) -> String {
     let header = [
         ("SELF%", Align::Right),
         ("CHANGE", Align::Right),

@@ -13,9 +13,6 @@ use super::{Failure, summary, times};
 /// Gaps that are shown in a table; JSON has all.
 const GAPS: usize = 5;
 
-/// Columns that a terminal has for the container or unit of a process.
-const PLACE_COLUMNS: usize = 20;
-
 /// `profiler list`.
 ///
 /// # Errors
@@ -63,7 +60,7 @@ fn shown(gap: &TimeRange) -> String {
 }
 
 /// Containers only where there are any.
-fn as_tables(facts: &ProfileSummary, answer: &ListResponse, columns: Option<usize>) -> String {
+pub(super) fn as_tables(facts: &ProfileSummary, answer: &ListResponse, columns: Option<usize>) -> String {
     let mut text = as_table(facts, &answer.processes, columns);
     if !answer.containers.is_empty() {
         text.push('\n');
@@ -87,26 +84,15 @@ fn as_table(facts: &ProfileSummary, rows: &[ProcessRow], columns: Option<usize>)
             row.value.to_string(),
             row.pid.to_string(),
             row.comm.clone(),
-            place(row, columns.map(|_| PLACE_COLUMNS)),
+            place(row),
             row.exe.clone(),
         ]
     };
     table(&header, &rows.iter().map(cells).collect::<Vec<_>>(), columns)
 }
 
-/// The container, or else the unit; cut where the terminal has no room for it.
-fn place(row: &ProcessRow, columns: Option<usize>) -> String {
-    let whole = whole_place(row);
-    match columns {
-        Some(columns) if whole.chars().count() > columns => {
-            let kept: String = whole.chars().take(columns.saturating_sub(3)).collect();
-            format!("{kept}...")
-        }
-        _ => whole,
-    }
-}
-
-fn whole_place(row: &ProcessRow) -> String {
+/// The container, or else the unit.
+fn place(row: &ProcessRow) -> String {
     match (row.pod.as_str(), row.container.as_str(), row.unit.as_str()) {
         ("", "", "") => "-".to_owned(),
         ("", "", unit) => unit.to_owned(),

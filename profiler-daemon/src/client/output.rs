@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _, Write};
 
 use crate::cli::Exit;
 
-use super::Failure;
+use super::{Failure, fit};
 
 /// Columns of a table on a terminal.
 const TERMINAL_COLUMNS: usize = 80;
@@ -62,7 +62,31 @@ impl Output {
 
 /// Says a line to the person, on stderr. Nobody listening is no failure.
 pub(super) fn say(line: &str) {
-    let _ = writeln!(io::stderr().lock(), "{}", clean(line));
+    let _ = writeln!(io::stderr().lock(), "{}", fit::wrap("", &clean(line), 2, stderr_columns()));
+}
+
+/// Says on stderr why a command failed.
+pub fn complain(failure: &Failure, colored: bool) {
+    let text = complaint(failure, stderr_columns());
+    let text = if colored { text.replacen(ERROR, "\x1b[1;31merror:\x1b[0m", 1) } else { text };
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// What a complaint begins with.
+const ERROR: &str = "error:";
+
+/// The message, and what to do about it on lines of its own.
+fn complaint(failure: &Failure, columns: Option<usize>) -> String {
+    let text = format!("{ERROR} {failure}");
+    let lines = text.lines().map(|line| {
+        let indented = line.starts_with("  ");
+        fit::wrap(if indented { "  " } else { "" }, line.trim_start_matches("  "), 2, columns)
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn stderr_columns() -> Option<usize> {
+    io::stderr().is_terminal().then_some(TERMINAL_COLUMNS)
 }
 
 /// A line on stderr that replaces itself; silent where stderr is not a terminal.
@@ -80,7 +104,9 @@ impl Progress {
     pub(super) fn show(&mut self, line: &str) {
         if self.terminal {
             // ECMA-48: EL clears the rest of an earlier, longer line.
-            let _ = write!(io::stderr().lock(), "\r{}\x1b[K", clean(line));
+            // A line that wraps would leave its first part behind.
+            let line = fit::cut(&clean(line), Some(TERMINAL_COLUMNS - 1));
+            let _ = write!(io::stderr().lock(), "\r{line}\x1b[K");
             self.shown = true;
         }
     }
@@ -147,6 +173,15 @@ mod tests {
         let mut later = Vec::new();
         assert_eq!(output.write_to(&mut later, b"x"), Ok(()));
         assert!(later.is_empty());
+    }
+
+    #[test]
+    fn a_complaint_fits_the_terminal() {
+        let failure = Failure::new(Exit::Failure, "frame ".repeat(30)).hint("word ".repeat(30));
+        let text = complaint(&failure, Some(TERMINAL_COLUMNS));
+        assert!(text.lines().all(|line| fit::width(line) <= TERMINAL_COLUMNS), "{text}");
+        assert!(text.starts_with("error: frame") && text.contains("\n  word"), "{text}");
+        assert_eq!(complaint(&failure, None), format!("error: {failure}"));
     }
 
     #[test]

@@ -6,11 +6,12 @@ use crate::cli::{ReportArgs, ReportLayout};
 use crate::proto::{Aspect, HotStack, ReportLine, ReportRequest, ReportResponse};
 
 use super::connect::{Daemon, RENDER_DEADLINE, request};
+use super::fit::{cut, wrap};
 use super::output::{Output, clean};
 use super::{Failure, summary, times};
 
-/// Columns that text is kept within on a terminal.
-const INDENT: &str = "    ";
+/// What stands before a stack.
+const INDENT: &str = "          ";
 
 /// `profiler report`.
 ///
@@ -46,14 +47,17 @@ fn head(report: &ReportResponse) -> String {
     format!("{}, {from} to {to} ({covered} covered)", clean(&report.scope))
 }
 
-fn as_text(report: &ReportResponse, columns: Option<usize>) -> String {
-    let mut text = format!("{}\n", head(report));
+pub(super) fn as_text(report: &ReportResponse, columns: Option<usize>) -> String {
+    let mut text = wrap("", &head(report), 2, columns) + "\n";
     for (aspect, title) in SECTIONS {
         text.push_str(&format!("\n{title}\n"));
         for line in of(report, aspect) {
-            text.push_str(&wrapped(&format!("{:<7} ", line.resource), &clean(&line.text), columns));
+            let label = format!("  {:<7} ", clean(&line.resource));
+            text.push_str(&wrap(&label, &clean(&line.text), INDENT.len(), columns));
+            text.push('\n');
             for stack in &line.stacks {
-                text.push_str(&cut(&format!("{INDENT}      {}", shown(stack)), columns));
+                text.push_str(&cut(&format!("{INDENT}{}", shown(stack)), columns));
+                text.push('\n');
             }
         }
     }
@@ -64,34 +68,6 @@ fn as_text(report: &ReportResponse, columns: Option<usize>) -> String {
 fn shown(stack: &HotStack) -> String {
     let frames = if stack.frames.is_empty() { "[no stack]".to_owned() } else { stack.frames.join(" < ") };
     clean(&format!("{:>5.1}%  {}: {frames}", 100.0 * stack.share, stack.comm))
-}
-
-fn cut(line: &str, columns: Option<usize>) -> String {
-    match columns {
-        Some(columns) if line.chars().count() > columns => {
-            let kept: String = line.chars().take(columns.saturating_sub(3)).collect();
-            format!("{kept}...\n")
-        }
-        _ => format!("{line}\n"),
-    }
-}
-
-/// A line behind a label, broken between words.
-fn wrapped(label: &str, text: &str, columns: Option<usize>) -> String {
-    let label = format!("  {label}");
-    let width = columns.unwrap_or(usize::MAX).saturating_sub(label.len()).max(20);
-    let (mut out, mut line) = (label.clone(), String::new());
-    for word in text.split(' ') {
-        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
-            out.push_str(&format!("{line}\n{}", " ".repeat(label.len())));
-            line.clear();
-        }
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line.push_str(word);
-    }
-    format!("{out}{line}\n")
 }
 
 fn as_markdown(report: &ReportResponse) -> String {
@@ -145,6 +121,7 @@ fn as_json(report: &ReportResponse) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::tests::check;
 
     fn report() -> ReportResponse {
         let line = |aspect: Aspect, resource: &str, text: &str, stacks| ReportLine {
@@ -184,17 +161,6 @@ mod tests {
         assert!(text.contains("           50.0%  a`b: leafleaf"), "{text}");
         let whole = as_text(&report(), None);
         assert!(whole.contains("< main\n") && whole.lines().count() < text.lines().count());
-    }
-
-    /// Compares with a file in `golden/`; with `BLESS=1` in the environment writes it instead.
-    fn check(file: &str, actual: &str) {
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/client/golden").join(file);
-        if std::env::var_os("BLESS").is_some() {
-            std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
-            return std::fs::write(path, actual).expect("written");
-        }
-        let expected = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(expected == actual, "{file} differs; BLESS=1 writes it anew. Now it is:\n{actual}");
     }
 
     #[test]

@@ -18,6 +18,18 @@ use crate::proto::*;
 
 use super::{Failure, capture, diff, flamegraph, list, report, top, watch};
 
+mod narrow;
+
+/// Compares with a file in `golden/`; with `BLESS=1` in the environment writes it instead.
+pub(super) fn check(file: &str, actual: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/client/golden").join(file);
+    if std::env::var_os("BLESS").is_some() {
+        return std::fs::write(path, actual).expect("written");
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(expected == actual, "{file} differs; BLESS=1 writes it anew. Now it is:\n{actual}");
+}
+
 /// Answers by the selector's text: `comm="none"` has no data, `comm="broken"` fails half way.
 struct Canned;
 

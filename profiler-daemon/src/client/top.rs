@@ -126,7 +126,7 @@ fn error(error: f64, whole: u64) -> String {
 }
 
 /// How long waits were, by what for.
-fn waits_table(waits: &[WaitTimes], columns: Option<usize>) -> String {
+pub(super) fn waits_table(waits: &[WaitTimes], columns: Option<usize>) -> String {
     let right = |title| (title, Align::Right);
     let header = [
         right("WAITS"),

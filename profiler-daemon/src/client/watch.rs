@@ -8,7 +8,7 @@ use crate::proto::{WatchWindowsRequest, WatchWindowsResponse};
 
 use super::connect::Daemon;
 use super::output::{Output, say};
-use super::{Failure, summary, top};
+use super::{Failure, fit, summary, top};
 
 /// `profiler watch`.
 ///
@@ -46,7 +46,7 @@ pub async fn watch(args: &WatchArgs) -> Result<(), Failure> {
 
 fn as_text(window: &WatchWindowsResponse, columns: Option<usize>) -> String {
     let facts = window.summary.clone().unwrap_or_default();
-    let mut text = format!("{}\n", summary::line(&facts));
+    let mut text = fit::wrap("", &summary::line(&facts), 2, columns) + "\n";
     if window.missed > 0 {
         text.push_str(&format!("{} windows before this one were missed\n", window.missed));
     }

@@ -17,7 +17,7 @@ pub struct LogOptions {
     pub level: LevelFilter,
     /// One JSON object a line instead of text.
     pub json: bool,
-    /// Colours; `None`: if stderr is a terminal and `NO_COLOR` is not set.
+    /// Colours: see [`colored`].
     pub color: Option<bool>,
 }
 
@@ -31,12 +31,17 @@ pub struct LogError(String);
 /// # Errors
 /// When called twice.
 pub fn init(options: LogOptions) -> Result<(), LogError> {
-    let color = options.color.unwrap_or_else(|| {
-        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-    });
-    let subscriber = subscriber(options, color, std::io::stderr);
+    let subscriber = subscriber(options, colored(options.color), std::io::stderr);
     tracing::subscriber::set_global_default(subscriber).map_err(|error| LogError(error.to_string()))?;
     tracing_log::LogTracer::init().map_err(|error| LogError(error.to_string()))
+}
+
+/// Whether stderr gets colours; `None`: if it is a terminal and `NO_COLOR` is not set.
+#[must_use]
+pub fn colored(asked: Option<bool>) -> bool {
+    asked.unwrap_or_else(|| {
+        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    })
 }
 
 fn subscriber<W>(options: LogOptions, color: bool, writer: W) -> Box<dyn Subscriber + Send + Sync>

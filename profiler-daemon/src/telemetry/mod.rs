@@ -3,4 +3,4 @@
 mod logs;
 pub mod metrics;
 
-pub use logs::{LogError, LogOptions, init};
+pub use logs::{LogError, LogOptions, colored, init};
