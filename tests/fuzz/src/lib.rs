@@ -1,4 +1,4 @@
-//! What the fuzz targets share: the rooms that read other people's files, and what must hold of a table.
+//! What the fuzz targets share: the rooms that read what may be damaged or forged, and what must hold of it.
 //!
 //! The rooms are compiled from their sources: to build the whole daemon with sanitizers would take
 //! longer than the fuzzing.
@@ -7,6 +7,7 @@
 pub mod model;
 #[path = "../../../profiler-daemon/src/procs/mod.rs"]
 pub mod procs;
+pub mod store;
 #[path = "../../../profiler-daemon/src/unwind/mod.rs"]
 pub mod unwind;
 

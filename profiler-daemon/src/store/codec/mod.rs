@@ -27,7 +27,7 @@ pub(super) use self::times::{StoredTimes, read_times, write_times};
 /// Generated messages of `proto/internal/window.proto`.
 #[expect(unreachable_pub, reason = "the generator decides; what a message means stands in the .proto file")]
 mod format {
-    tonic::include_proto!("profiler.store.v1");
+    include!(concat!(env!("OUT_DIR"), "/profiler.store.v1.rs"));
 }
 
 /// Largest value before compression, bytes. Writers cut what could become larger; what they cannot
