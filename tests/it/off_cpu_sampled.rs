@@ -154,7 +154,10 @@ fn is_sampled_truly(period: &str, period_us: f64) -> Result<()> {
     }
     let _exclusive = require_root!();
     let site = Site::new()?;
-    let flags = ["--off-cpu-period", period, "--window", "1s", "--budget-off-cpu-samples", "1000000"];
+    // Within its budget this debug build would sample less and less.
+    let budget =
+        ["--budget-off-cpu-samples", "1000000", "--budget-millicpus", "1000", "--budget-store-bytes", "1GiB"];
+    let flags = [["--off-cpu-period", period, "--window", "1s"].as_slice(), &budget].concat();
     let daemon = site.start_with(&flags)?;
     let mut wrong = Vec::new();
     let mut off: BTreeMap<String, Vec<f64>> = BTreeMap::new();

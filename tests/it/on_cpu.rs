@@ -37,7 +37,11 @@ fn the_formats_agree_and_show_the_busy_function() -> Result<()> {
     let firefox: serde_json::Value = serde_json::from_str(&recording.text("a.firefox.json")?)?;
     let threads = firefox["threads"].as_array().context("no threads")?;
     let weights = threads.iter().filter_map(|thread| thread["samples"]["weight"].as_array()).flatten();
-    assert_eq!(weights.filter_map(serde_json::Value::as_u64).sum::<u64>(), folded.total(), "Firefox and folded");
+    assert_eq!(
+        weights.filter_map(serde_json::Value::as_u64).sum::<u64>(),
+        folded.total(),
+        "Firefox and folded"
+    );
 
     let (leaf, value) = folded.heaviest_leaf().context("an empty profile")?;
     assert_eq!(leaf, "hot_function");

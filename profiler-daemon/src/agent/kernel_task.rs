@@ -7,18 +7,23 @@ use std::time::{Duration, SystemTime};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, warn};
 
 use super::events::Events;
 use super::program_cost::{ProgramCost, ProgramTime};
 use crate::decode::{self, Join, Record};
 use crate::kernel::{self, Counters, Kernel, KernelError};
-use crate::model::{Detail, KindLoss, MonoNs, ProcessChange, ProcessEvent, RawBatch, Stage, Target};
+use crate::model::{Detail, KindLoss, Measure, MonoNs, ProcessChange, ProcessEvent, RawBatch, Stage, Target};
 
-/// How often the rings are drained when nothing wakes us. A wake-up for each record would cost
-/// more than the records.
+/// How long after a drain the next one follows when nothing wakes us. A wake-up for each record would
+/// cost more than the records.
 const DRAIN_EVERY: Duration = Duration::from_millis(50);
+/// A host at rest is drained after as long as it has been at rest, up to this: the wake-ups of all
+/// stages would be the most that an idle host does.
+const DRAIN_AT_REST: Duration = Duration::from_millis(200);
+/// On-CPU samples in a drain from which on the host is not at rest.
+const BUSY: usize = 2;
 /// After an exec the rings are drained again so soon, so often: the new program maps its libraries
 /// in its first millisecond, and may not live long.
 const AFTER_EXEC: (Duration, u32) = (Duration::from_millis(1), 4);
@@ -148,6 +153,7 @@ pub(super) fn start(
         cost: ProgramCost::default(),
         swept_slot: 0,
         execs: 0,
+        busy: Instant::now(),
         snapshot: Arc::clone(&snapshot),
         reported: KindLoss::default(),
         unsent: KindLoss::default(),
@@ -167,6 +173,8 @@ struct Task {
     swept_slot: u128,
     /// Drains that still follow an exec.
     execs: u32,
+    /// When the host was last not at rest.
+    busy: Instant,
     snapshot: Arc<Mutex<Snapshot>>,
     /// Kernel-side losses that were passed on.
     reported: KindLoss,
@@ -176,8 +184,6 @@ struct Task {
 
 impl Task {
     async fn run(mut self, mut requests: mpsc::Receiver<Request>, wakers: [AsyncFd<OwnedFd>; 3]) {
-        let mut drain = interval(DRAIN_EVERY);
-        drain.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut looked_around, mut drained) = (Instant::now(), Instant::now());
         loop {
             tokio::select! {
@@ -188,7 +194,7 @@ impl Task {
                         break;
                     }
                 },
-                _ = drain.tick() => {}
+                () = sleep_until((drained + self.pause()).min(self.sweep_due())) => {}
                 () = sleep(AFTER_EXEC.0), if self.execs > 0 => self.execs -= 1,
                 () = any_readable(&wakers) => sleep_until(drained + REST).await,
             }
@@ -219,6 +225,13 @@ impl Task {
             }
         }
         debug!("the kernel task ends");
+    }
+
+    /// How long after a drain the next one follows. Only who records for ever rests: what is recorded
+    /// for some seconds wants its tables at once.
+    fn pause(&self) -> Duration {
+        let longest = if self.clock.is_some() { DRAIN_AT_REST } else { DRAIN_EVERY };
+        self.busy.elapsed().clamp(DRAIN_EVERY, longest)
     }
 
     /// Sends what is in the rings, at most one turn; where nothing is, that goes only if asked.
@@ -254,23 +267,29 @@ impl Task {
         });
         join.release(kernel::now(), |sample| batch.samples.push(sample));
         batch.loss.off_cpu.add(Stage::Decode, "waker without its interval", join.take_wakers_lost());
-        self.watch(events);
+        let changed = self.watch(events);
         batch.events_before = self.events.last();
+        let on_cpu = batch.samples.iter().filter(|sample| matches!(sample.measure, Measure::OnCpu { .. }));
+        if changed || on_cpu.take(BUSY).count() == BUSY {
+            self.busy = Instant::now();
+        }
         if !more {
             batch.complete_to = begun;
         }
         (batch, more)
     }
 
-    /// Passes on what happened to processes.
-    fn watch(&mut self, control: Vec<ProcessEvent>) {
+    /// Passes on what happened to processes; whether anything did.
+    fn watch(&mut self, control: Vec<ProcessEvent>) -> bool {
         let watched = self.kernel.watched(control);
         if watched.events.iter().any(|event| matches!(event.change, ProcessChange::Exec(_))) {
             self.execs = AFTER_EXEC.1;
         }
-        if !watched.events.is_empty() || watched.lost > 0 {
+        let any = !watched.events.is_empty() || watched.lost > 0;
+        if any {
             self.events.send(watched);
         }
+        any
     }
 
     async fn answer(&mut self, request: Request) {
@@ -392,11 +411,17 @@ impl Task {
         snapshot.frequency_hz = self.frequency_hz;
     }
 
+    /// When what is still blocked is due in the ring, if nothing else is sooner; passed if it is late.
+    fn sweep_due(&self) -> Instant {
+        let Some(clock) = self.clock else { return Instant::now() + DRAIN_AT_REST };
+        let next = (self.swept_slot + 1) * clock.window.as_nanos().max(1);
+        Instant::now() + Duration::from_nanos_u128(next.saturating_sub(before_sweeps().as_nanos()))
+    }
+
     /// Writes what is still blocked into the ring, once a window, shortly before it ends.
     fn sweep_for_window(&mut self) {
         let Some(clock) = self.clock else { return };
-        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let slot = (since_epoch + SWEEP_BEFORE).as_nanos() / clock.window.as_nanos().max(1);
+        let slot = before_sweeps().as_nanos() / clock.window.as_nanos().max(1);
         if slot == self.swept_slot {
             return;
         }
@@ -405,6 +430,11 @@ impl Task {
             warn!(%error, "threads that are still blocked are missing from this window");
         }
     }
+}
+
+/// Time since the epoch by a clock on which windows begin when their sweep is due.
+fn before_sweeps() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default() + SWEEP_BEFORE
 }
 
 /// Waits until a ring is half full, and takes the readiness.

@@ -264,8 +264,16 @@ fn a_living_process_is_asked_which_file_it_mapped_whatever_its_build_id() {
     let build_id = forged.elf().unwrap().build_id.clone().expect("sleep has a build id");
     let id = child.id();
     table.observe(id);
-    let maps = std::fs::read_to_string(format!("/proc/{}/maps", id.pid)).unwrap();
-    let line = maps.lines().find(|line| line.contains(" r-xp ") && line.ends_with("/genuine")).unwrap();
+    // Whoever starts a program may go on before the kernel has mapped it.
+    let since = std::time::Instant::now();
+    let line = loop {
+        let maps = std::fs::read_to_string(format!("/proc/{}/maps", id.pid)).unwrap();
+        let line = maps.lines().find(|line| line.contains(" r-xp ") && line.ends_with("/genuine"));
+        if let Some(line) = line {
+            break line.to_owned();
+        }
+        assert!(since.elapsed().as_secs() < 10, "{maps}");
+    };
     let (start, end) = line.split_once(' ').unwrap().0.split_once('-').unwrap();
     let [start, end] = [start, end].map(|text| u64::from_str_radix(text, 16).unwrap());
     let path = genuine.to_str().unwrap();
