@@ -1,5 +1,5 @@
 //! The store's codec and what it is made of, and what must hold of any bytes it is given.
-#![allow(dead_code, unused_imports)] // Of what is compiled here, what only the database needs is not used.
+#![expect(dead_code, unused_imports, reason = "of what is compiled here, what only the database needs is not used")]
 
 #[path = "../../../profiler-daemon/src/store/captures.rs"]
 mod captures;
