@@ -48,6 +48,7 @@ fn a_client_that_knows_only_reflection_fetches_flame_graphs() -> Result<()> {
     })?;
     assert_eq!(summary["total"], folded.total(), "the summary and the text: {summary}");
     assert_eq!(summary["unit"], "samples");
+    assert_eq!(summary["stacks"]["records"], summary["total"], "of what was asked for, not of the host");
     assert!(summary["frequency_hz"].as_f64().is_some_and(|hertz| hertz > 0.0), "{summary}");
     assert_eq!(folded.heaviest_leaf().map(|(leaf, _)| leaf), Some("hot_function"));
 

@@ -9,7 +9,7 @@ use profiler_tests::privilege::skip;
 use profiler_tests::require_root;
 use profiler_tests::workload::Workload;
 
-use crate::recording::{Recording, ratio, within};
+use crate::recording::{Recording, Stolen, ratio, within};
 
 const CHAIN: [&str; 10] = ["f1", "f2", "f3", "f4", "f5", "f6", "f7", "f8", "f9", "f10"];
 
@@ -127,27 +127,6 @@ fn a_process_that_runs_already_is_recorded() -> Result<()> {
     // The process runs on while the profiler starts and ends: a bound from above only.
     assert!(folded.total() as f64 <= most * 1.05, "{} samples of at most {most}", folded.total());
     Ok(())
-}
-
-/// Time that a hypervisor takes from this machine. A thread's own CPU clock leaves it out; to the
-/// sampler the thread is running meanwhile. Zero on hardware of one's own.
-struct Stolen(f64);
-
-impl Stolen {
-    fn since_now() -> Result<Self> {
-        Ok(Self(Self::total()?))
-    }
-
-    fn seconds(&self) -> Result<f64> {
-        Ok(Self::total()? - self.0)
-    }
-
-    /// Eighth column of the first line of `/proc/stat`, in ticks of 10 ms: all CPUs since boot.
-    fn total() -> Result<f64> {
-        let stat = std::fs::read_to_string("/proc/stat")?;
-        let all = stat.lines().next().context("an empty /proc/stat")?;
-        Ok(all.split_whitespace().nth(8).context("no steal column")?.parse::<f64>()? / 100.0)
-    }
 }
 
 /// CPU time of a process so far: user and system time in `/proc/PID/stat`, in ticks of 10 ms.

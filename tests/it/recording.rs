@@ -123,6 +123,27 @@ pub(crate) fn within(share: f64, seen: f64, truth: f64) -> bool {
     (ratio(seen, truth) - 1.0).abs() <= share
 }
 
+/// Time that a hypervisor takes from this machine. A thread's own CPU clock leaves it out; to the
+/// sampler the thread is running meanwhile. Zero on hardware of one's own.
+pub(crate) struct Stolen(f64);
+
+impl Stolen {
+    pub(crate) fn since_now() -> Result<Self> {
+        Ok(Self(Self::total()?))
+    }
+
+    pub(crate) fn seconds(&self) -> Result<f64> {
+        Ok(Self::total()? - self.0)
+    }
+
+    /// Eighth column of the first line of `/proc/stat`, in ticks of 10 ms: all CPUs since boot.
+    fn total() -> Result<f64> {
+        let stat = std::fs::read_to_string("/proc/stat")?;
+        let all = stat.lines().next().context("an empty /proc/stat")?;
+        Ok(all.split_whitespace().nth(8).context("no steal column")?.parse::<f64>()? / 100.0)
+    }
+}
+
 /// Walks that a checking run compared, from what it said. Fails if one differed, or none was compared.
 pub(crate) fn checked_walks(outcome: &Outcome) -> Result<u64> {
     let line = outcome.stderr.lines().find_map(|line| line.strip_prefix("profiler: walks: "));

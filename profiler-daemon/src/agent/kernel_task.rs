@@ -14,7 +14,7 @@ use super::events::Events;
 use super::program_cost::{ProgramCost, ProgramTime};
 use crate::decode::{self, Join, Record};
 use crate::kernel::{self, Counters, Kernel, KernelError};
-use crate::model::{Detail, KindLoss, Measure, MonoNs, ProcessChange, ProcessEvent, RawBatch, Stage, Target};
+use crate::model::{Detail, KindLoss, Measure, MonoNs, ProcessChange, RawBatch, Stage, Target};
 
 /// How long after a drain the next one follows when nothing wakes us. A wake-up for each record would
 /// cost more than the records.
@@ -38,6 +38,9 @@ const FULL_RINGS: usize = 64;
 const FULL_OFF_CPU_RING: usize = 18;
 /// So long before a window ends, what is still blocked is written into it.
 const SWEEP_BEFORE: Duration = Duration::from_millis(200);
+
+/// Why a record is lost that is in a ring of others.
+const STRAY: &str = "record in a wrong ring";
 
 /// What can be asked of the task.
 enum Request {
@@ -217,9 +220,9 @@ impl Task {
                 break;
             }
             if self.output.capacity() == 0 {
-                self.unsent.merge(&loss);
                 // What processes map must be known all the same.
-                self.watch(Vec::new());
+                self.watch(&mut loss);
+                self.unsent.merge(&loss);
             } else {
                 self.forward(loss, also_empty).await;
             }
@@ -248,9 +251,8 @@ impl Task {
         self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).drained = Some(Instant::now());
         let mut batch = RawBatch { loss, ..RawBatch::default() };
         let begun = kernel::now();
-        let mut events = Vec::new();
         let join = &mut self.join;
-        let more = self.kernel.drain(|bytes| match decode::record(bytes) {
+        let more = self.kernel.drain_samples(|bytes| match decode::record(bytes) {
             Ok(Record::Sample(mut sample)) => {
                 join.give_waker(&mut sample);
                 batch.samples.push(*sample);
@@ -258,16 +260,12 @@ impl Task {
             Ok(Record::Woken(woken)) => join.woken(*woken),
             Ok(Record::Half(half)) => join.half(*half, |sample| batch.samples.push(sample)),
             Ok(Record::UserStack(stack)) => join.user_stack(*stack, |sample| batch.samples.push(sample)),
-            Ok(Record::Event(event)) => events.push(event),
-            Err(refused) => {
-                // Whose it was cannot be known.
-                batch.loss.on_cpu.add(Stage::Decode, refused.reason(), 1);
-                batch.loss.off_cpu.add(Stage::Decode, refused.reason(), 1);
-            }
+            Ok(Record::Event(_)) => lose(&mut batch.loss, STRAY),
+            Err(refused) => lose(&mut batch.loss, refused.reason()),
         });
         join.release(kernel::now(), |sample| batch.samples.push(sample));
         batch.loss.off_cpu.add(Stage::Decode, "waker without its interval", join.take_wakers_lost());
-        let changed = self.watch(events);
+        let changed = self.watch(&mut batch.loss);
         batch.events_before = self.events.last();
         let on_cpu = batch.samples.iter().filter(|sample| matches!(sample.measure, Measure::OnCpu { .. }));
         if changed || on_cpu.take(BUSY).count() == BUSY {
@@ -280,8 +278,18 @@ impl Task {
     }
 
     /// Passes on what happened to processes; whether anything did.
-    fn watch(&mut self, control: Vec<ProcessEvent>) -> bool {
-        let watched = self.kernel.watched(control);
+    fn watch(&mut self, loss: &mut KindLoss) -> bool {
+        let watched = self.kernel.watched(|bytes| match decode::record(bytes) {
+            Ok(Record::Event(event)) => Some(event),
+            Ok(_) => {
+                lose(loss, STRAY);
+                None
+            }
+            Err(refused) => {
+                lose(loss, refused.reason());
+                None
+            }
+        });
         if watched.events.iter().any(|event| matches!(event.change, ProcessChange::Exec(_))) {
             self.execs = AFTER_EXEC.1;
         }
@@ -430,6 +438,12 @@ impl Task {
             warn!(%error, "threads that are still blocked are missing from this window");
         }
     }
+}
+
+/// Counts a record that says nothing: whose it was cannot be known.
+fn lose(loss: &mut KindLoss, reason: &'static str) {
+    loss.on_cpu.add(Stage::Decode, reason, 1);
+    loss.off_cpu.add(Stage::Decode, reason, 1);
 }
 
 /// Time since the epoch by a clock on which windows begin when their sweep is due.

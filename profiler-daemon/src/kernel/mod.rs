@@ -162,10 +162,11 @@ impl Kernel {
         self.watch.attach(&mut self.ebpf, &mut self.types);
     }
 
-    /// What happened to processes since the last call, in the order of time. `control` are the
-    /// events that were among the records of the rings.
-    pub fn watched(&mut self, control: Vec<ProcessEvent>) -> Watched {
-        self.watch.read(control)
+    /// What happened to processes since the last call, in the order of time, without a gap: all that
+    /// the samples which were drained before may need. `decode` is handed the waiting records of our own
+    /// programs and makes events of them.
+    pub fn watched(&mut self, decode: impl FnMut(&[u8]) -> Option<ProcessEvent>) -> Watched {
+        self.watch.read(&mut self.rings, decode)
     }
 
     /// Adds an off-CPU session; returns the instant from which its intervals are complete.
@@ -252,10 +253,10 @@ impl Kernel {
         !self.sessions.is_empty() || self.clock.is_some()
     }
 
-    /// Hands the waiting records of all rings to `each`, at most a bounded number per ring, and
+    /// Hands the waiting samples of all rings to `each`, at most a bounded number per ring, and
     /// says whether there may be more.
-    pub fn drain(&mut self, each: impl FnMut(&[u8])) -> bool {
-        self.rings.drain(each)
+    pub fn drain_samples(&mut self, each: impl FnMut(&[u8])) -> bool {
+        self.rings.drain_samples(each)
     }
 
     /// Descriptors that become readable when a ring is half full.

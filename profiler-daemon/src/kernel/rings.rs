@@ -8,8 +8,6 @@ use aya::maps::{MapData, RingBuf};
 
 use super::KernelError;
 
-/// Rings in the order in which they are drained: control first, since it is rare and about what
-/// the others mean.
 const NAMES: [&str; 3] = ["CONTROL_RING", "ON_CPU_RING", "OFF_CPU_RING"];
 
 /// Most records taken from one ring at a time.
@@ -27,19 +25,17 @@ impl Rings {
         Ok(Self([take(NAMES[0])?, take(NAMES[1])?, take(NAMES[2])?]))
     }
 
-    /// Hands waiting records to `each`; whether a ring had more than its turn.
-    pub(super) fn drain(&mut self, mut each: impl FnMut(&[u8])) -> bool {
-        let mut more = false;
-        for ring in &mut self.0 {
-            let mut taken = 0;
-            while taken < TURN {
-                let Some(record) = ring.next() else { break };
-                each(&record);
-                taken += 1;
-            }
-            more |= taken == TURN;
-        }
-        more
+    /// Hands waiting samples to `each`; whether a ring had more than its turn.
+    pub(super) fn drain_samples(&mut self, mut each: impl FnMut(&[u8])) -> bool {
+        let [_, on_cpu, off_cpu] = &mut self.0;
+        let more = drain(on_cpu, &mut each);
+        drain(off_cpu, &mut each) || more
+    }
+
+    /// Hands waiting events of processes to `each`.
+    pub(super) fn drain_control(&mut self, each: impl FnMut(&[u8])) {
+        let [control, ..] = &mut self.0;
+        drain(control, each);
     }
 
     pub(super) fn fds(&self) -> io::Result<[OwnedFd; 3]> {
@@ -47,4 +43,14 @@ impl Rings {
         let own = |ring: &RingBuf<MapData>| ring.as_fd().try_clone_to_owned();
         Ok([own(control)?, own(on_cpu)?, own(off_cpu)?])
     }
+}
+
+fn drain(ring: &mut RingBuf<MapData>, mut each: impl FnMut(&[u8])) -> bool {
+    let mut taken = 0;
+    while taken < TURN {
+        let Some(record) = ring.next() else { break };
+        each(&record);
+        taken += 1;
+    }
+    taken == TURN
 }

@@ -50,6 +50,9 @@ pub struct Process {
 
 /// Most earlier images that are remembered.
 const MAX_PAST: usize = 3;
+/// Longest time from when a new program takes the old one's place until it runs, ns. It waits for its
+/// first pages only.
+const LONGEST_EXEC_NS: u64 = 50_000_000;
 /// Most mappings of them together, but for the newest one's.
 const MAX_PAST_MAPPINGS: usize = 4096;
 
@@ -153,6 +156,14 @@ impl Process {
         let then = self.image_at(at).find(address);
         // It may have been the new program already.
         then.or_else(|| if self.past_is_late { self.image.find(address) } else { None })
+    }
+
+    /// Where the program before called exec: while that goes on, the thread's registers are still its.
+    #[must_use]
+    pub fn find_caller_of_exec(&self, address: u64, at: MonoNs) -> Option<&Mapping> {
+        let index = self.past.partition_point(|&(until, _)| until <= at);
+        let (until, before) = self.past.get(index.checked_sub(1)?)?;
+        if at.0.saturating_sub(until.0) > LONGEST_EXEC_NS { None } else { before.find(address) }
     }
 
     /// Its executable mappings now, by address.
@@ -307,6 +318,9 @@ mod tests {
         assert_eq!(name(16, 100).as_deref(), Some("new"));
         assert_eq!(name(12, 100), None);
         assert!(process.is_past(MonoNs(99)) && !process.is_past(MonoNs(100)));
+        let caller = |address, at| process.find_caller_of_exec(address, MonoNs(at)).is_some();
+        assert!(caller(12, 100) && caller(12, 100 + LONGEST_EXEC_NS));
+        assert!(!caller(12, 99) && !caller(12, 101 + LONGEST_EXEC_NS) && !caller(22, 100));
     }
 
     #[test]

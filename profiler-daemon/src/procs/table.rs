@@ -142,7 +142,8 @@ impl ProcessTable {
                 }
             }
         }
-        self.processes.get(&id)?.find(address, at)
+        let process = self.processes.get(&id)?;
+        process.find(address, at).or_else(|| process.find_caller_of_exec(address, at))
     }
 
     /// The processes whose code has changed since the last call.

@@ -3,101 +3,66 @@
 use super::{Damaged, format, rows};
 use crate::model::{QualityByLabels, StackQuality, StopReason};
 
-/// Counts of one [`StackQuality`] beside those by reason.
-const PLAIN: usize = 18;
 const REASONS: usize = StopReason::ALL.len();
 
-pub(super) fn write(quality: &StackQuality) -> format::Quality {
-    let (
-        [
-            records,
-            complete,
-            truncated,
-            guessed,
-            user_missing,
-            kernel_missing,
-            frames,
-            frames_unnamed,
-            user_stacks,
-            user_truncated,
-            frames_unnamed_despite_symbols,
-            user_borrowed,
-            clock_period_ns,
-            clock_period_min_ns,
-            thread_share,
-            off_cpu_ns,
-            borrowed_ns,
-            missing_ns,
-        ],
-        stopped,
-    ) = counts(quality);
-    format::Quality {
-        records,
-        complete,
-        truncated,
-        guessed,
-        user_missing,
-        kernel_missing,
-        frames,
-        frames_unnamed,
-        user_stacks,
-        user_truncated,
-        frames_unnamed_despite_symbols,
-        user_borrowed,
-        clock_period_ns,
-        clock_period_min_ns,
-        thread_share,
-        off_cpu_ns,
-        borrowed_ns,
-        missing_ns,
-        stopped: stopped.to_vec(),
-    }
+/// What depends on which counts a [`StackQuality`] has beside those by reason. All of them are taken
+/// apart by name: a new one must not be forgotten here.
+macro_rules! of_counts {
+    ($($count:ident),+ $(,)?) => {
+        const PLAIN: usize = [$(stringify!($count)),+].len();
+
+        pub(super) fn write(quality: &StackQuality) -> format::Quality {
+            let StackQuality { $($count,)+ stopped } = *quality;
+            format::Quality { $($count,)+ stopped: stopped.to_vec() }
+        }
+
+        pub(super) fn read(message: Option<format::Quality>) -> Result<StackQuality, Damaged> {
+            let format::Quality { $($count,)+ stopped } = message.unwrap_or_default();
+            quality([$($count),+], &stopped)
+        }
+
+        fn counts(quality: &StackQuality) -> ([u64; PLAIN], [u64; REASONS]) {
+            let StackQuality { $($count,)+ stopped } = *quality;
+            ([$($count),+], stopped)
+        }
+
+        fn quality(plain: [u64; PLAIN], by_reason: &[u64]) -> Result<StackQuality, Damaged> {
+            if plain.iter().chain(by_reason).any(|&count| count > rows::MAX_TOTAL) {
+                return Err(Damaged::new("counts of stacks are too large"));
+            }
+            let mut stopped = [0; REASONS];
+            // Reasons that were added since are 0; one that this version does not know cannot be.
+            stopped
+                .get_mut(..by_reason.len())
+                .ok_or_else(|| Damaged::new("more reasons for stacks that ended early than there are"))?
+                .copy_from_slice(by_reason);
+            let [$($count),+] = plain;
+            Ok(StackQuality { $($count,)+ stopped })
+        }
+    };
 }
 
-pub(super) fn read(message: Option<format::Quality>) -> Result<StackQuality, Damaged> {
-    let format::Quality {
-        records,
-        complete,
-        truncated,
-        guessed,
-        user_missing,
-        kernel_missing,
-        frames,
-        frames_unnamed,
-        user_stacks,
-        user_truncated,
-        frames_unnamed_despite_symbols,
-        user_borrowed,
-        clock_period_ns,
-        clock_period_min_ns,
-        thread_share,
-        off_cpu_ns,
-        borrowed_ns,
-        missing_ns,
-        stopped,
-    } = message.unwrap_or_default();
-    let plain = [
-        records,
-        complete,
-        truncated,
-        guessed,
-        user_missing,
-        kernel_missing,
-        frames,
-        frames_unnamed,
-        user_stacks,
-        user_truncated,
-        frames_unnamed_despite_symbols,
-        user_borrowed,
-        clock_period_ns,
-        clock_period_min_ns,
-        thread_share,
-        off_cpu_ns,
-        borrowed_ns,
-        missing_ns,
-    ];
-    quality(plain, &stopped)
-}
+// In the order in which they are stored.
+of_counts!(
+    records,
+    complete,
+    truncated,
+    guessed,
+    user_missing,
+    kernel_missing,
+    frames,
+    frames_unnamed,
+    user_stacks,
+    user_truncated,
+    frames_unnamed_despite_symbols,
+    user_borrowed,
+    clock_period_ns,
+    clock_period_min_ns,
+    thread_share,
+    off_cpu_ns,
+    borrowed_ns,
+    missing_ns,
+);
 
 /// Labels, each as the difference to those before, and the counts of each, one after the other.
 pub(super) fn write_by_labels(parts: &QualityByLabels) -> (Vec<i32>, Vec<u64>) {
@@ -131,104 +96,4 @@ pub(super) fn read_by_labels(labels: &[i32], counts: &[u64]) -> Result<QualityBy
         parts.add(at, &quality(plain, stopped)?);
     }
     Ok(parts)
-}
-
-/// In the order of [`write`].
-fn counts(quality: &StackQuality) -> ([u64; PLAIN], [u64; REASONS]) {
-    // Taken apart by name: a new count must not be forgotten here.
-    let StackQuality {
-        records,
-        complete,
-        truncated,
-        guessed,
-        user_missing,
-        kernel_missing,
-        frames,
-        frames_unnamed,
-        user_stacks,
-        user_truncated,
-        frames_unnamed_despite_symbols,
-        user_borrowed,
-        clock_period_ns,
-        clock_period_min_ns,
-        thread_share,
-        off_cpu_ns,
-        borrowed_ns,
-        missing_ns,
-        stopped,
-    } = *quality;
-    let plain = [
-        records,
-        complete,
-        truncated,
-        guessed,
-        user_missing,
-        kernel_missing,
-        frames,
-        frames_unnamed,
-        user_stacks,
-        user_truncated,
-        frames_unnamed_despite_symbols,
-        user_borrowed,
-        clock_period_ns,
-        clock_period_min_ns,
-        thread_share,
-        off_cpu_ns,
-        borrowed_ns,
-        missing_ns,
-    ];
-    (plain, stopped)
-}
-
-fn quality(plain: [u64; PLAIN], read: &[u64]) -> Result<StackQuality, Damaged> {
-    if plain.iter().chain(read).any(|&count| count > rows::MAX_TOTAL) {
-        return Err(Damaged::new("counts of stacks are too large"));
-    }
-    let mut stopped = [0; REASONS];
-    // Reasons that were added since are 0; one that this version does not know cannot be.
-    stopped
-        .get_mut(..read.len())
-        .ok_or_else(|| Damaged::new("more reasons for stacks that ended early than there are"))?
-        .copy_from_slice(read);
-    let [
-        records,
-        complete,
-        truncated,
-        guessed,
-        user_missing,
-        kernel_missing,
-        frames,
-        frames_unnamed,
-        user_stacks,
-        user_truncated,
-        frames_unnamed_despite_symbols,
-        user_borrowed,
-        clock_period_ns,
-        clock_period_min_ns,
-        thread_share,
-        off_cpu_ns,
-        borrowed_ns,
-        missing_ns,
-    ] = plain;
-    Ok(StackQuality {
-        records,
-        complete,
-        truncated,
-        guessed,
-        user_missing,
-        kernel_missing,
-        frames,
-        frames_unnamed,
-        user_stacks,
-        user_truncated,
-        frames_unnamed_despite_symbols,
-        user_borrowed,
-        clock_period_ns,
-        clock_period_min_ns,
-        thread_share,
-        off_cpu_ns,
-        borrowed_ns,
-        missing_ns,
-        stopped,
-    })
 }
