@@ -279,16 +279,14 @@ impl Task {
 
     /// Passes on what happened to processes; whether anything did.
     fn watch(&mut self, loss: &mut KindLoss) -> bool {
-        let watched = self.kernel.watched(|bytes| match decode::record(bytes) {
-            Ok(Record::Event(event)) => Some(event),
-            Ok(_) => {
-                lose(loss, STRAY);
-                None
-            }
-            Err(refused) => {
-                lose(loss, refused.reason());
-                None
-            }
+        let watched = self.kernel.watched(|bytes| {
+            let reason = match decode::record(bytes) {
+                Ok(Record::Event(event)) => return Some(event),
+                Ok(_) => STRAY,
+                Err(refused) => refused.reason(),
+            };
+            lose(loss, reason);
+            None
         });
         if watched.events.iter().any(|event| matches!(event.change, ProcessChange::Exec(_))) {
             self.execs = AFTER_EXEC.1;

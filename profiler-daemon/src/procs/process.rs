@@ -50,11 +50,11 @@ pub struct Process {
 
 /// Most earlier images that are remembered.
 const MAX_PAST: usize = 3;
+/// Most mappings of them together, but for the newest one's.
+const MAX_PAST_MAPPINGS: usize = 4096;
 /// Longest time from when a new program takes the old one's place until it runs, ns. It waits for its
 /// first pages only.
 const LONGEST_EXEC_NS: u64 = 50_000_000;
-/// Most mappings of them together, but for the newest one's.
-const MAX_PAST_MAPPINGS: usize = 4096;
 
 /// The code of one program, from exec to exec.
 #[derive(Clone, Debug, Default)]

@@ -157,7 +157,8 @@ impl Shares {
 }
 
 /// What a profile holds within a range. What is known of the stacks and of losses is that of its whole
-/// window; nothing unless that `overlaps` the range. Lengths of waits are left out: nobody knows which of them were within.
+/// window; nothing unless that `overlaps` the range. Lengths of waits are left out: nobody knows which
+/// of them were within.
 fn slice(profile: &Profile, selector: &Selector, range: TimeRange, overlaps: bool) -> Profile {
     let kind = profile.kind();
     let mut slice = Profile::new(kind);

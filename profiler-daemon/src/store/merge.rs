@@ -60,9 +60,16 @@ impl Merger {
         let no_room = self.profile.merge_distributions(&table.distributions, |at| {
             dictionary.labels(at).map_err(|damaged| missing = Some(damaged)).ok()
         });
-        self.profile.merge_quality_by_labels(&table.quality, &table.quality_by_labels, |at| {
-            dictionary.labels(at).map_err(|damaged| missing = Some(damaged)).ok()
-        });
+        if self.bytes < MAX_BYTES {
+            let before = self.profile.label_table().len();
+            self.profile.merge_quality_by_labels(&table.quality, &table.quality_by_labels, |at| {
+                dictionary.labels(at).map_err(|damaged| missing = Some(damaged)).ok()
+            });
+            self.bytes += LABELS * (self.profile.label_table().len() - before);
+        } else {
+            // Whose they are has no room any more.
+            self.profile.quality.merge(&table.quality);
+        }
         if let Some(damaged) = missing {
             return Err(damaged);
         }
