@@ -130,6 +130,7 @@ fn a_sweep_that_comes_late_is_for_the_window_before() {
     let mut windows = windows();
     windows.advance(wall(3), wall(3));
     // 5 s until 0.2 s after the end of the window; then 10 s until its last moment.
+    windows.advance(wall(10), wall(10));
     windows.insert(&batch(vec![clocked(7200 * MS, 5 * SECOND, true)]), &anchor());
     let mut sealed = windows.advance(wall(11), wall(11));
     windows.insert(&batch(vec![clocked(16_900 * MS, 14_700 * MS, true)]), &anchor());
